@@ -1,0 +1,47 @@
+"""The `lxdsched` command: what is done beside the daemon, which `twistd lxdsched` runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lxdsched import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="lxdsched", description="Beside the daemon itself, which `twistd -n lxdsched` runs."
+    )
+    parser.add_argument("--version", action="version", version=f"lxdsched {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    check = commands.add_parser("check", help="read the configuration and say what is wrong with it")
+    check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
+    commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on", add_help=False)
+    known, rest = parser.parse_known_args(arguments)
+    if known.command == "sandbox":
+        from lxdsched.sandbox.command import main as sandbox  # it brings a reactor with it
+
+        return sandbox(rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return _check(known.config)
+
+
+def _check(file: str | None) -> int:
+    from lxdsched.config import ConfigError, Sources, load
+    from lxdsched.plugins import strategies
+
+    try:
+        config = load(Sources({}, os.environ, file), strategies())
+    except ConfigError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return 1
+    for warning in config.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}")
+    return 0

@@ -1,0 +1,213 @@
+"""The hosts of the configuration, with their addresses, certificates and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from lxdsched.config.values import Fault, integer, size
+from lxdsched.fleet.settings import HostSettings
+from lxdsched.fleet.tls import (
+    Authority,
+    Identity,
+    IdentityError,
+    Pinned,
+    Trust,
+    fingerprint,
+    read_certificates,
+    read_fingerprint,
+    read_identity,
+)
+
+LXD_PORT = 8443
+"""Where LXD listens unless told otherwise."""
+HTTPS_PORT = 443
+"""Where a URL without a port leads."""
+
+_KEYS = frozenset(
+    {
+        "host",
+        "client_cert",
+        "client_key",
+        "server_cert",
+        "fingerprint",
+        "ca",
+        "over_commit_percent",
+        "reserve_memory",
+        "labels",
+    }
+)
+
+T = TypeVar("T")
+Complain = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Defaults:
+    """What a host that does not say its own takes over. The paths may be None."""
+
+    client_cert: str | None
+    client_key: str | None
+    over_commit_percent: int
+    reserve_memory: int
+
+
+@dataclass(slots=True)
+class HostReader:
+    """Reads host entries and keeps every fault; each file is read once, however many hosts share it."""
+
+    defaults: Defaults
+    faults: list[str] = field(default_factory=list)
+    _files: dict[str, bytes | Fault] = field(default_factory=dict)
+    _identities: dict[tuple[str, str], Identity | None] = field(default_factory=dict)
+
+    def read(self, source: str, entries: object) -> tuple[HostSettings, ...]:
+        """Read all entries. `source` names where they come from in the faults."""
+        if not isinstance(entries, Sequence) or isinstance(entries, str | bytes):
+            self.faults.append(f"{source}: must be an array of hosts")
+            return ()
+        if not entries:
+            self.faults.append(f"{source}: names no host")
+        hosts = [self._entry(f"{source}[{number}]", entry) for number, entry in enumerate(entries)]
+        found = [host for host in hosts if host is not None]
+        self._refuse_twins(source, found)
+        return tuple(found)
+
+    def _refuse_twins(self, source: str, hosts: Sequence[HostSettings]) -> None:
+        seen: dict[str, str] = {}
+        for host in hosts:
+            if host.url in seen:
+                self.faults.append(f"{source}: {host.host!r} is the same host as {seen[host.url]!r}, named twice")
+            seen[host.url] = host.host
+
+    def _entry(self, where: str, entry: object) -> HostSettings | None:
+        if isinstance(entry, str):
+            entry = {"host": entry}
+        if not isinstance(entry, Mapping):
+            self.faults.append(f"{where}: must be an object or a URL")
+            return None
+        before = len(self.faults)
+        for key in entry.keys() - _KEYS:
+            self.faults.append(f"{where}.{key}: is not a setting of a host; these are: {', '.join(sorted(_KEYS))}")
+        host = entry.get("host")
+        if not isinstance(host, str) or not host:
+            self.faults.append(f"{where}.host: must be the host's URL")
+            return None
+        url = self._value(f"{where}.host", address, host)
+        identity = self._identity(where, entry)
+        trust = self._trust(where, entry)
+        percent = self._value(
+            f"{where}.over_commit_percent",
+            integer(1, 10_000),
+            entry.get("over_commit_percent", self.defaults.over_commit_percent),
+        )
+        reserve = self._value(
+            f"{where}.reserve_memory", size, entry.get("reserve_memory", self.defaults.reserve_memory)
+        )
+        labels = self._value(f"{where}.labels", _labels, entry.get("labels", {}))
+        if len(self.faults) > before or identity is None:
+            return None
+        return HostSettings(host, str(url), identity, trust, int(str(percent)), int(str(reserve)), labels or {})
+
+    def _value(self, where: str, read: Callable[[Any], T], value: object) -> T | None:
+        try:
+            return read(value)
+        except Fault as fault:
+            self.faults.append(f"{where}: {fault}")
+            return None
+
+    def _identity(self, where: str, entry: Mapping[str, object]) -> Identity | None:
+        paths = []
+        for key, default in (("client_cert", self.defaults.client_cert), ("client_key", self.defaults.client_key)):
+            path = entry.get(key, default)
+            if not isinstance(path, str) or not path:
+                self.faults.append(f"{where}.{key}: is missing, and no default {key} is set")
+            else:
+                paths.append(path)
+        if len(paths) < 2:  # noqa: PLR2004
+            return None
+        certificate_path, key_path = paths
+        if (certificate_path, key_path) not in self._identities:
+            self._identities[certificate_path, key_path] = self._pair(where, certificate_path, key_path)
+        return self._identities[certificate_path, key_path]
+
+    def _pair(self, where: str, certificate_path: str, key_path: str) -> Identity | None:
+        certificate = self._file(f"{where}.client_cert", certificate_path)
+        key = self._file(f"{where}.client_key", key_path)
+        if certificate is None or key is None:
+            return None
+        try:
+            return read_identity(certificate, key)
+        except IdentityError as error:
+            self.faults.append(f"{where}.client_cert: {certificate_path} with {key_path}: {error}")
+            return None
+
+    def _trust(self, where: str, entry: Mapping[str, object]) -> Trust | None:
+        ways = [key for key in ("server_cert", "fingerprint", "ca") if key in entry]
+        if len(ways) > 1:
+            self.faults.append(f"{where}: {' and '.join(ways)} exclude each other, give one")
+        if not ways:
+            return None
+        key, value = ways[0], entry[ways[0]]
+        if not isinstance(value, str) or not value:
+            self.faults.append(f"{where}.{key}: must be a text")
+            return None
+        try:
+            if key == "fingerprint":
+                return Pinned(frozenset({read_fingerprint(value)}))
+            pem = self._file(f"{where}.{key}", value)
+            if pem is None:
+                return None
+            certificates = read_certificates(pem)
+        except IdentityError as error:
+            self.faults.append(f"{where}.{key}: {value} {error}")
+            return None
+        return Authority(tuple(certificates)) if key == "ca" else Pinned(frozenset({fingerprint(certificates[0])}))
+
+    def _file(self, where: str, path: str) -> bytes | None:
+        if path not in self._files:
+            try:
+                self._files[path] = Path(path).read_bytes()
+            except (OSError, ValueError) as error:
+                self._files[path] = Fault(f"{path}: {getattr(error, 'strerror', None) or error}")
+        content = self._files[path]
+        if isinstance(content, Fault):
+            self.faults.append(f"{where}: {content}")
+            return None
+        return content
+
+
+def address(host: str) -> str:
+    """Turn a configured host into the URL of its API.
+
+    `node-1` and `192.0.2.1:9443` are short for `https://node-1:8443` and `https://192.0.2.1:9443`.
+    """
+    try:
+        parts = urlsplit(host if "://" in host else f"//{host}", scheme="https")
+        port = parts.port
+    except ValueError as error:
+        raise Fault(f"{host!r} is not a URL: {error}") from None
+    if parts.scheme != "https":
+        raise Fault(f"{host!r}: LXD is reached over https only")
+    name = parts.hostname or ""
+    if not name or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
+        raise Fault(f"{host!r} must be a host and a port alone, such as https://192.0.2.1:8443")
+    if port is None:
+        port = HTTPS_PORT if "://" in host else LXD_PORT
+    try:
+        name = f"[{IPv6Address(name)}]" if ":" in name else name.encode("idna").decode()
+    except ValueError as error:  # UnicodeError is one
+        raise Fault(f"{host!r} holds a name that no host can have ({error})") from None
+    return f"https://{name}:{port}"
+
+
+def _labels(value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping) or not all(
+        isinstance(key, str) and isinstance(text, str) for key, text in value.items()
+    ):
+        raise Fault("must be an object of texts")
+    return dict(value)

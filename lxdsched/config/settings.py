@@ -1,0 +1,74 @@
+"""The table of all settings: names, sources, defaults, and what they are for.
+
+The command line's options, the environment's variables and the documentation all come from this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lxdsched.config.values import Reader, anything, choice, integer, interface, millicores, seconds, size, text, texts
+
+PREFIX: Final = "LXD_MULTI_SCHEDULER_"
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `name` is its key in the file; `unit` and `help` are for people; `default` is written as in TOML."""
+
+    name: str
+    default: object
+    read: Reader
+    help: str
+    environment: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return self.environment or PREFIX + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """The option of `twistd lxdsched` that sets it, without dashes."""
+        return self.name.replace("_", "-")
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        "hosts",
+        None,
+        anything,
+        "the LXD hosts: a JSON array of objects or URLs, the same as the shoes-lxd-multi server's",
+        "LXD_MULTI_HOSTS",
+    ),
+    Setting("client_cert", None, text, "client certificate (PEM file) for hosts that name none"),
+    Setting("client_key", None, text, "key (PEM file) of client_cert"),
+    Setting("port", 8080, integer(0, 65535), "TCP port to listen on; 0 takes any free one"),
+    Setting("interface", "127.0.0.1", interface, "IP address to listen on; 0.0.0.0 or :: for all of the machine's"),
+    Setting(
+        "over_commit_percent",
+        100,
+        integer(1, 10_000),
+        "how much of a host's CPU may be given away, in percent; a host may say its own",
+        "LXD_MULTI_OVER_COMMIT_PERCENT",
+    ),
+    Setting("reserve_memory", 0, size, "memory of every host that is never given away; a host may say its own"),
+    Setting("unlimited_cpu", 0, millicores, "cores that a container without a CPU limit counts as"),
+    Setting("unlimited_memory", 0, size, "memory that a container without a memory limit counts as"),
+    Setting("exempt_statuses", ["Frozen"], texts, "statuses of instances that do not count"),
+    Setting("strategy", "least-allocated", text, "the order of preference among hosts that fit"),
+    Setting("allow_strategies", [], texts, "strategies that a request may ask for instead"),
+    Setting("connect_timeout", 2.0, seconds(0.05), "seconds for the TCP connection to a host"),
+    Setting("host_timeout", 5.0, seconds(0.1), "seconds for a host's whole answer, from connecting to the last byte"),
+    Setting("probe_interval", 1.0, seconds(0.05), "seconds until a failed host is asked again; doubled each time"),
+    Setting("probe_interval_max", 30.0, seconds(0.05), "seconds between two probes of a failed host, at most"),
+    Setting("poll_interval", 30.0, seconds(0.1), "seconds between two looks at a host that no request asks about"),
+    Setting("capacity_interval", 300.0, seconds(1), "seconds between two looks at a host's size"),
+    Setting("max_stale", 30.0, seconds(0), "seconds for which a host that cannot list is chosen from its last view"),
+    Setting("max_answer_size", 32 * 1024**2, size, "size at which a host's answer is cut off"),
+    Setting("stop_timeout", 10.0, seconds(0), "seconds that requests in flight have to finish when the daemon stops"),
+    Setting("log_level", "INFO", choice(*LOG_LEVELS), "least level that is logged", "LXD_MULTI_LOG_LEVEL"),
+    Setting("log_format", "auto", choice("auto", "json", "text"), "auto is text on a terminal, JSON elsewhere"),
+)

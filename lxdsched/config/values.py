@@ -1,0 +1,117 @@
+"""Readers of single values: from text (options, environment) and from what TOML or JSON hold.
+
+A reader returns the value in the unit that the inside works with, or raises Fault with what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from ipaddress import ip_address
+
+from lxdsched.limits import LimitError, parse_size
+from lxdsched.model import MILLICORES
+
+Reader = Callable[[object], object]
+
+
+class Fault(ValueError):  # noqa: N818
+    """What is wrong with a value, as the second half of a sentence that begins with the setting's name."""
+
+
+def integer(least: int, most: int) -> Reader:
+    """Read a whole number in a range."""
+
+    def read(value: object) -> int:
+        if isinstance(value, str) and value.strip().lstrip("-").isascii() and value.strip().lstrip("-").isdigit():
+            value = int(value) if len(value) < 20 else most + 1  # noqa: PLR2004
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Fault(f"is {value!r}, not a whole number")
+        if not least <= value <= most:
+            raise Fault(f"is {value}, not between {least} and {most}")
+        return value
+
+    return read
+
+
+def seconds(least: float) -> Reader:
+    """Read a time span in seconds, fractions allowed."""
+
+    def read(value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise Fault(f"is {value!r}, not a number of seconds") from None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise Fault(f"is {value!r}, not a number of seconds")
+        if not least <= value <= 86400:  # noqa: PLR2004
+            raise Fault(f"is {value:g} seconds, not between {least:g} and 86400")
+        return float(value)
+
+    return read
+
+
+def size(value: object) -> int:
+    """Read an amount of memory: bytes, or a text with LXD's suffixes."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise Fault(f"is {value!r}, not a size such as 2GiB")
+    try:
+        return parse_size(value.strip())
+    except LimitError as error:
+        raise Fault(f"is {error}".replace("is '", "'", 1) if str(error).startswith("'") else str(error)) from None
+
+
+def millicores(value: object) -> int:
+    """Read a number of cores, decimals allowed, into millicores."""
+    try:
+        cores = Decimal(str(value)) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except InvalidOperation:
+        cores = None
+    if cores is None or not cores.is_finite() or not 0 <= cores <= 65536:  # noqa: PLR2004
+        raise Fault(f"is {value!r}, not a number of cores")
+    return math.ceil(cores * MILLICORES)
+
+
+def text(value: object) -> str:
+    """Read a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise Fault(f"is {value!r}, not a text")
+    return value
+
+
+def interface(value: object) -> str:
+    """Read the IP address of a network interface."""
+    try:
+        return str(ip_address(text(value).strip().strip("[]")))
+    except ValueError:
+        raise Fault(f"is {value!r}, not an IP address such as 127.0.0.1 or ::") from None
+
+
+def choice(*names: str) -> Reader:
+    """Read one of these names, in any case."""
+
+    def read(value: object) -> str:
+        for name in names:
+            if isinstance(value, str) and value.strip().lower() == name.lower():
+                return name
+        raise Fault(f"is {value!r}, not one of {', '.join(names)}")
+
+    return read
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """Read a list of texts: an array, or a text with commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list) or not all(isinstance(part, str) and part for part in value):
+        raise Fault(f"is {value!r}, not a list of texts")
+    return tuple(value)
+
+
+def anything(value: object) -> object:
+    """Take the value as it is: something else reads it."""
+    return value

@@ -1,0 +1,273 @@
+"""The REST API of one host, over treq and mTLS.
+
+Nothing here has a deadline of its own: whoever asks puts one over the whole question and cancels. A cancelled
+question drops the host's connections, because a half-read answer cannot be left behind on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from weakref import WeakSet
+
+from hyperlink import URL
+from OpenSSL import SSL
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IAgentEndpointFactory, IResponse
+from zope.interface import implementer
+
+from lxdsched.fleet import payloads
+from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Row, Server
+from lxdsched.fleet.settings import HostSettings, Patience
+from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
+from lxdsched.model import Capacity, State
+
+T = TypeVar("T")
+
+_FORBIDDEN = 403
+_OK = 200
+_ALL_PROJECTS = "instance_all_projects"
+
+
+class HostError(Exception):
+    """A host that could not be asked, as the state it is in and a sentence for a person."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+class HostClient:
+    """Asks one host. Every question raises HostError for whatever keeps the host from answering it."""
+
+    def __init__(self, reactor: IReactorTime, settings: HostSettings, trust: Trust, patience: Patience) -> None:
+        self._settings = settings
+        self._patience = patience
+        self._base = URL.from_text(settings.url)
+        policy = HostPolicy(settings.identity, trust, self._base.host)
+        self._endpoints = _Endpoints(reactor, policy, patience.connect)
+        self._pool = HTTPConnectionPool(reactor)
+        self._http = HTTPClient(Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
+
+    async def describe(self) -> Capacity:
+        """Ask who the host is, what it lets us see, and how large it is."""
+        server = await self._server()
+        environment = self._trusted(server)
+        await self._refuse_restricted()
+        hardware = await self._get(Hardware, "resources")
+        try:
+            return payloads.capacity(environment, hardware, self._settings)
+        except payloads.PayloadError as error:
+            raise _garbage("/1.0/resources", error) from None
+
+    async def instances(self) -> tuple[list[Row], dict[str, str]]:
+        """List the instances of all projects, on a cluster those of all members; and what is wrong with odd rows."""
+        envelope = await self._ask("instances", recursion="1", **{"all-projects": "true"})
+        try:
+            return payloads.open_listing(envelope)
+        except payloads.PayloadError as error:
+            raise _garbage("/1.0/instances", error) from None
+
+    async def greet(self) -> None:
+        """Ask for the least that shows that the host is there and answers us."""
+        self._trusted(await self._server())
+
+    def abort(self) -> None:
+        """Drop every connection to the host, at once."""
+        self._endpoints.abort()
+
+    async def close(self) -> None:
+        """Drop every connection, and wait until they are gone."""
+        self.abort()
+        await self._pool.closeCachedConnections()
+
+    async def _server(self) -> Server:
+        return await self._get(Server)
+
+    def _trusted(self, server: Server) -> Environment:
+        if server.auth != "trusted" or server.environment is None:
+            identity = self._settings.identity
+            raise HostError(
+                State.UNTRUSTED,
+                f"it does not trust our client certificate {identity.fingerprint} "
+                f"(valid until {identity.expires:%Y-%m-%d}): add it with `lxc config trust add`",
+            )
+        if _ALL_PROJECTS not in server.api_extensions:
+            raise HostError(
+                State.RESTRICTED,
+                f"its {server.environment.server} {server.environment.server_version} cannot list "
+                "the instances of all projects",
+            )
+        return server.environment
+
+    async def _refuse_restricted(self) -> None:
+        # Incus hides other projects' instances from a restricted certificate without a word; this is how it shows.
+        envelope = await self._answer("certificates", self._settings.identity.fingerprint)
+        if envelope.error_code:
+            return  # trusted by a CA or by an identity provider: the host has no such certificate
+        try:
+            restricted = payloads.open_metadata(envelope, Certificate).restricted
+        except payloads.PayloadError as error:
+            raise _garbage("/1.0/certificates", error) from None
+        if restricted:
+            raise HostError(
+                State.RESTRICTED,
+                "our client certificate is confined to some projects there, so what the others use cannot be seen: "
+                "trust it without `--restricted`",
+            )
+
+    async def _get(self, kind: type[T], *path: str) -> T:
+        envelope = await self._ask(*path)
+        try:
+            return payloads.open_metadata(envelope, kind)
+        except payloads.PayloadError as error:
+            raise _garbage("/".join(("/1.0", *path)), error) from None
+
+    async def _ask(self, *path: str, **query: str) -> payloads.Envelope:
+        envelope = await self._answer(*path, **query)
+        if envelope.error_code == _FORBIDDEN:
+            raise HostError(State.RESTRICTED, f"it does not let us see {'/'.join(('/1.0', *path))}: {envelope.error}")
+        if envelope.error_code:
+            raise HostError(
+                State.UNREACHABLE,
+                f"it answers {'/'.join(('/1.0', *path))} with {envelope.error_code}: {envelope.error[:200]}",
+            )
+        return envelope
+
+    async def _answer(self, *path: str, **query: str) -> payloads.Envelope:
+        url = self._base.child("1.0", *path)
+        for name, value in query.items():
+            url = url.add(name, value)
+        try:
+            # Redirects are not followed: a host has no business to send our certificate elsewhere.
+            response = await self._http.get(url, allow_redirects=False, unbuffered=True)
+            body = await self._body(response)
+        except Exception as error:
+            causes = _causes(error)
+            if any(isinstance(cause, CancelledError) for cause in causes):
+                self.abort()
+                raise CancelledError from error
+            raise _unreachable(causes) from error
+        try:
+            envelope = payloads.open_envelope(body)
+        except payloads.PayloadError as error:
+            raise HostError(State.UNREACHABLE, f"it answers {response.code}, and not as LXD does: {error}") from None
+        if response.code != _OK and not envelope.error_code:
+            envelope.error_code = response.code
+        return envelope
+
+    def _body(self, response: IResponse) -> Deferred[bytes]:
+        collector = _Collector(self._patience.answer_size, self.abort)
+        if isinstance(response.length, int) and response.length > self._patience.answer_size:
+            self.abort()
+            raise _TooLong(self._patience.answer_size)
+        response.deliverBody(collector)
+        return collector.done
+
+
+def _garbage(path: str, error: payloads.PayloadError) -> HostError:
+    return HostError(State.UNREACHABLE, f"its {path} is not what LXD answers: {error}")
+
+
+class _TooLong(Exception):  # noqa: N818
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"its answer is longer than {limit // 1024**2} MiB")
+
+
+class _Collector(Protocol):
+    """Collects a body up to a limit; one that is longer is cut off by `abort`, and so is a cancelled one."""
+
+    def __init__(self, limit: int, abort: Callable[[], None]) -> None:
+        self._left = limit
+        self._limit = limit
+        self._abort = abort
+        self._chunks: list[bytes] = []
+        self.done: Deferred[bytes] = Deferred(lambda _: abort())
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        self._left -= len(data)
+        if self._left >= 0:
+            self._chunks.append(data)
+        elif not self.done.called:
+            self._chunks.clear()
+            self.done.errback(_TooLong(self._limit))
+            self._abort()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        if self.done.called:
+            return
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.done.callback(b"".join(self._chunks))
+        else:
+            self.done.errback(reason)
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Connects to one host under its TLS policy, and remembers what is connected, to be able to drop it."""
+
+    def __init__(self, reactor: IReactorTime, policy: HostPolicy, patience: float) -> None:
+        self._reactor = reactor
+        self._policy = policy
+        self._patience = patience
+        self.connected: WeakSet[IProtocol] = WeakSet()
+
+    def endpointForURI(self, uri: URI) -> _Remembered:  # noqa: N802  # Twisted's name
+        tcp = HostnameEndpoint(self._reactor, uri.host, uri.port, self._patience)
+        return _Remembered(wrapClientTLS(self._policy, tcp), self.connected)
+
+    def abort(self) -> None:
+        for protocol in list(self.connected):
+            transport = getattr(protocol, "transport", None)
+            if transport is not None:
+                transport.abortConnection()
+
+
+@implementer(IStreamClientEndpoint)
+class _Remembered:
+    """An endpoint that puts what it connects into a set."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint, connected: WeakSet[IProtocol]) -> None:
+        self._endpoint = endpoint
+        self._connected = connected
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
+        def remember(protocol: IProtocol) -> IProtocol:
+            self._connected.add(protocol)
+            return protocol
+
+        return self._endpoint.connect(protocolFactory).addCallback(remember)
+
+
+def _causes(error: Exception) -> list[BaseException]:
+    """Unfold what Twisted's HTTP client wraps into one another; the last one is at the bottom."""
+    causes: list[BaseException] = [error]
+    for cause in causes:
+        causes.extend(reason.value for reason in getattr(cause, "reasons", ()))
+    return causes
+
+
+def _unreachable(causes: list[BaseException]) -> HostError:
+    """Turn whatever went wrong on the way into a sentence."""
+    for cause in causes:
+        if isinstance(cause, CertificateRefused):
+            return HostError(State.UNTRUSTED, str(cause))
+    for cause in causes:
+        if isinstance(cause, SSL.Error) and cause.args and isinstance(cause.args[0], list):
+            alerts = ", ".join(entry[-1] for entry in cause.args[0])
+            # An alert about a certificate is about ours: a host's own is refused above.
+            state = State.UNTRUSTED if "certificate" in alerts else State.UNREACHABLE
+            return HostError(state, f"TLS failed: {alerts}")
+    last = causes[-1]
+    if isinstance(last, ConnectError):
+        return HostError(State.UNREACHABLE, f"no connection: {last}")
+    return HostError(State.UNREACHABLE, str(last) or type(last).__name__)

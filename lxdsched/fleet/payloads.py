@@ -1,0 +1,257 @@
+"""What LXD's answers mean: the fields that we use, and nothing else of them.
+
+Decoding is strict about the types of those fields. One odd instance makes its row doubtful, never its listing
+useless: only where the whole listing does not decode are the rows looked at one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from lxdsched.fleet.settings import Counting, HostSettings
+from lxdsched.limits import LimitError, Share, instance_share
+from lxdsched.model import MILLICORES, Allocation, Capacity, InstanceType, Resources
+
+T = TypeVar("T")
+
+
+class PayloadError(ValueError):
+    """An answer that is not what LXD's API promises. The message says where."""
+
+
+class Envelope(msgspec.Struct):
+    """What every answer of LXD is wrapped in. `error_code` is an HTTP status; 0 when all is well."""
+
+    type: str = ""
+    error_code: int = 0
+    error: str = ""
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Environment(msgspec.Struct):
+    """The part of `/1.0` that a trusted client sees."""
+
+    server_name: str
+    server_clustered: bool = False
+    architectures: list[str] = []
+    driver: str = ""
+    instance_types: list[str] | None = None
+    server: str = ""
+    server_version: str = ""
+
+
+class Server(msgspec.Struct):
+    """`GET /1.0`."""
+
+    auth: str
+    environment: Environment | None = None
+    api_extensions: list[str] = []
+
+
+class Thread(msgspec.Struct):
+    """A thread of a core; `isolated` ones are not for instances."""
+
+    id: int
+    online: bool = True
+    isolated: bool = False
+
+
+class Core(msgspec.Struct):
+    """A core of a socket."""
+
+    threads: list[Thread] = []
+
+
+class Socket(msgspec.Struct):
+    """A socket of the machine."""
+
+    cores: list[Core] | None = None
+
+
+class Cpu(msgspec.Struct):
+    """`cpu` of `/1.0/resources`."""
+
+    total: int
+    sockets: list[Socket] | None = None
+
+
+class Memory(msgspec.Struct):
+    """`memory` of `/1.0/resources`, in bytes."""
+
+    total: int
+
+
+class Hardware(msgspec.Struct):
+    """`GET /1.0/resources`."""
+
+    cpu: Cpu
+    memory: Memory
+
+
+class Certificate(msgspec.Struct):
+    """`GET /1.0/certificates/FINGERPRINT`."""
+
+    restricted: bool = False
+
+
+class Row(msgspec.Struct):
+    """An instance of `GET /1.0/instances?recursion=1`. A row of an offline cluster member has no config."""
+
+    name: str
+    status: str
+    type: str = ""
+    project: str = "default"
+    location: str = "none"
+    expanded_config: dict[str, str] | None = None
+
+
+class _Named(msgspec.Struct):
+    """What can be said of a row that does not decode: each field if it is what it should be."""
+
+    name: object = None
+    project: object = "default"
+    location: object = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+_rows = msgspec.json.Decoder(list[Row])
+_raw_rows: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+_row = msgspec.json.Decoder(Row)
+_named = msgspec.json.Decoder(_Named)
+
+
+def open_envelope(body: bytes) -> Envelope:
+    """Decode the wrapping of an answer. PayloadError when it is not LXD's."""
+    return _decoded(_envelope, body)
+
+
+def open_metadata(envelope: Envelope, kind: type[T]) -> T:
+    """Decode what an answer says. PayloadError when it is not of this kind."""
+    return _decoded(msgspec.json.Decoder(kind), envelope.metadata)
+
+
+def open_listing(envelope: Envelope) -> tuple[list[Row], dict[str, str]]:
+    """Decode a listing into its rows, and what is wrong with every row that does not decode.
+
+    PayloadError when it is no listing at all.
+    """
+    try:
+        return _rows.decode(envelope.metadata), {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    rows: list[Row] = []
+    doubts: dict[str, str] = {}
+    raws: list[msgspec.Raw] = _decoded(_raw_rows, envelope.metadata)
+    for number, raw in enumerate(raws):
+        try:
+            rows.append(_decoded(_row, raw))
+        except PayloadError as error:
+            doubts[_label(raw, number)] = str(error)
+    return rows, doubts
+
+
+def _label(raw: msgspec.Raw, number: int) -> str:
+    try:
+        named = _decoded(_named, raw)
+    except PayloadError:
+        return f"row {number}"
+    return f"{named.project}/{named.name}" if isinstance(named.name, str) else f"row {number}"
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise PayloadError(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PayloadError(f"not JSON: {error}") from None
+    except RecursionError:
+        raise PayloadError("nested too deeply") from None
+
+
+def capacity(environment: Environment, hardware: Hardware, settings: HostSettings) -> Capacity:
+    """Work out what a host offers. PayloadError when it claims to have nothing."""
+    cpus = _usable(hardware.cpu)
+    total = Resources(len(cpus) * MILLICORES, hardware.memory.total)
+    if total.cpu <= 0 or total.memory <= 0:
+        raise PayloadError(f"it claims to have {len(cpus)} CPUs and {hardware.memory.total} bytes of memory")
+    return Capacity(
+        name=environment.server_name,
+        total=total,
+        usable=Resources(total.cpu * settings.over_commit_percent // 100, total.memory - settings.reserve_memory),
+        cpus=cpus,
+        architectures=frozenset(environment.architectures),
+        instance_types=_kinds(environment),
+        clustered=environment.server_clustered,
+    )
+
+
+_MOST_CPUS = 65_536
+"""More threads than this no machine has: a host that says so is lying."""
+
+
+def _usable(cpu: Cpu) -> frozenset[int]:
+    threads = [thread for socket in cpu.sockets or [] for core in socket.cores or [] for thread in core.threads]
+    if threads:
+        return frozenset(thread.id for thread in threads if thread.online and not thread.isolated)
+    if not 0 <= cpu.total <= _MOST_CPUS:
+        raise PayloadError(f"it claims to have {cpu.total} CPUs")
+    return frozenset(range(cpu.total))
+
+
+def _kinds(environment: Environment) -> frozenset[InstanceType]:
+    if environment.instance_types is not None:
+        known = {kind.value for kind in InstanceType}
+        return frozenset(InstanceType(kind) for kind in environment.instance_types if kind in known)
+    drivers = {name.strip() for name in environment.driver.split("|")}
+    kinds = {"lxc": InstanceType.CONTAINER, "qemu": InstanceType.VIRTUAL_MACHINE}
+    return frozenset(kind for driver, kind in kinds.items() if driver in drivers)
+
+
+def allocate(
+    rows: list[Row],
+    doubts: Mapping[str, str],
+    on: Capacity,
+    counting: Counting,
+    known: Mapping[str, Share],
+) -> tuple[Allocation, dict[str, Share]]:
+    """Sum up what the rows of one host are entitled to.
+
+    `doubts` are the rows that did not decode. A doubtful instance counts as its last `known` share, else as one
+    without limits. Returned beside the allocation is what each instance counted as, for the next time.
+    """
+    cpu = memory = counted = exempt = unlimited = 0
+    shares: dict[str, Share] = {}
+    doubtful = dict(doubts)
+    rest = Share(Resources(counting.unlimited.cpu, counting.unlimited.memory), unlimited=True)
+    for row in rows:
+        if on.clustered and row.location != on.name:
+            continue
+        if row.status in counting.exempt:
+            exempt += 1
+            continue
+        label = f"{row.project}/{row.name}"
+        try:
+            if row.expanded_config is None:
+                raise LimitError("it is listed without its config")
+            shares[label] = instance_share(row.expanded_config, _kind(row), on, counting.unlimited)
+        except LimitError as error:
+            doubtful[label] = str(error)
+    for label in doubtful:
+        shares[label] = known.get(label, rest)
+    for share in shares.values():
+        counted += 1
+        unlimited += share.unlimited
+        cpu += share.resources.cpu
+        memory += share.resources.memory
+    return Allocation(Resources(cpu, memory), counted, exempt, unlimited, doubtful), shares
+
+
+def _kind(row: Row) -> InstanceType:
+    try:
+        return InstanceType(row.type)
+    except ValueError:
+        raise LimitError(f"{row.type!r} is no type of instance") from None

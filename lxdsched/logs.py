@@ -1,0 +1,104 @@
+"""The log: one event a line, as JSON for programs or as text for people.
+
+JSON lines have the form of Go's `log/slog` JSON handler: `time`, `level`, `msg`, then the event's own fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+import msgspec
+from twisted.logger import (
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+_LEVELS = {
+    LogLevel.debug: "DEBUG",
+    LogLevel.info: "INFO",
+    LogLevel.warn: "WARN",
+    LogLevel.error: "ERROR",
+    LogLevel.critical: "ERROR",
+}
+_THRESHOLDS = {"DEBUG": LogLevel.debug, "INFO": LogLevel.info, "WARN": LogLevel.warn, "ERROR": LogLevel.error}
+
+# What Twisted adds to every event, beside its `log_*` keys: not ours, and not for the line.
+_FOREIGN = frozenset({"isError", "failure", "why", "message", "time", "system", "format", "level", "msg", "log_io"})
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+Render = Callable[[LogEvent], str]
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes each event as a line to a stream; a stream that is gone is not written to again."""
+
+    def __init__(self, stream: TextIO, render: Render) -> None:
+        self._stream = stream
+        self._render = render
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write the event."""
+        try:
+            self._stream.write(self._render(event) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A full disk or a closed pipe: there is nowhere left to say it, and answering goes on.
+            return
+
+
+def observer(stream: TextIO, level: str, form: str) -> ILogObserver:
+    """Make the observer for a stream: events from `level` on, as `json`, `text`, or `auto` (text on a terminal)."""
+    text = form == "text" or (form == "auto" and stream.isatty())
+    levels = LogLevelFilterPredicate(defaultLogLevel=_THRESHOLDS[level])
+    # It says when each connection to a host begins and ends, which is nothing that happened to the fleet.
+    levels.setLogLevelForNamespace("twisted.web.client._HTTP11ClientFactory", LogLevel.warn)
+    return FilteringLogObserver(LineObserver(stream, as_text if text else as_json), [levels])
+
+
+def as_json(event: LogEvent) -> str:
+    """Render an event as one JSON object."""
+    line: dict[str, Any] = {
+        "time": _time(event).isoformat().replace("+00:00", "Z"),
+        "level": _LEVELS.get(event.get("log_level", LogLevel.info), "INFO"),
+        "msg": _message(event),
+        **_fields(event),
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        line["error"] = failure.getErrorMessage()
+        line["traceback"] = failure.getTraceback()
+    try:
+        return _encoder.encode(line).decode()
+    except Exception as error:  # a field that even str() fails on must not cost the line
+        least = {key: line[key] for key in ("time", "level", "msg")}
+        return _encoder.encode(least | {"unloggable": repr(error)}).decode()
+
+
+def as_text(event: LogEvent) -> str:
+    """Render an event for a person at a terminal."""
+    level = _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
+    line = f"{_time(event).astimezone():%H:%M:%S} {level:<5} {_message(event)}"
+    failure = event.get("log_failure")
+    return f"{line}\n{failure.getTraceback().rstrip()}" if isinstance(failure, Failure) else line
+
+
+def _time(event: LogEvent) -> datetime:
+    return datetime.fromtimestamp(event.get("log_time", 0), UTC)
+
+
+def _message(event: LogEvent) -> str:
+    return formatEvent(event) or str(event.get("log_text", ""))
+
+
+def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if not key.startswith("log_") and key not in _FOREIGN}

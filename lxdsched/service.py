@@ -1,0 +1,148 @@
+"""The one place where the parts are wired together, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import Any, cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP, IReactorTime
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from lxdsched import __version__
+from lxdsched.config import Config
+from lxdsched.fleet.client import HostClient
+from lxdsched.fleet.fleet import Fleet
+from lxdsched.fleet.host import Host
+from lxdsched.fleet.settings import HostSettings
+from lxdsched.fleet.tls import FirstUse
+from lxdsched.scheduler import Scheduler
+from lxdsched.strategies import Strategy
+from lxdsched.web.app import Api
+from lxdsched.web.site import BoundedSite
+
+LOOPBACK = ("127.", "::1")
+
+
+class Reactor(IReactorCore, IReactorTCP, IReactorTime):
+    """What the daemon needs of a reactor."""
+
+
+class Daemon(Service):
+    """The whole daemon: starts listening and looking at the fleet, stops without losing a request."""
+
+    name = "lxdsched"
+    _log = Logger()
+
+    def __init__(
+        self, config: Config, fleet: Fleet, site: BoundedSite, reactor: Reactor, observer: ILogObserver | None
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._site = site
+        self._reactor = reactor
+        self._observer = observer
+        self._port: IListeningPort | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on; 0 before it is."""
+        return 0 if self._port is None else int(cast(IPv4Address, self._port.getHost()).port)
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        """Join the application, and have twistd log as we do."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:  # noqa: N802
+        """Begin to listen, while ports below 1024 may still be had. SystemExit when that cannot be."""
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:  # noqa: N802
+        """Begin to look at the fleet, and to answer."""
+        super().startService()
+        self._listen()
+        for warning in self._config.warnings:
+            self._log.warn("{warning}", warning=warning)
+        host = self._config.interface
+        self._log.info(
+            "lxdsched {version} listens on http://{address}, for {hosts} hosts",
+            version=__version__,
+            address=f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}",
+            hosts=len(self._config.hosts),
+            strategy=self._config.strategy,
+        )
+        if not host.startswith(LOOPBACK):
+            self._log.warn(
+                "there is no access control: whoever reaches {interface} port {port} may schedule and see the fleet",
+                interface=host,
+                port=self.port,
+            )
+        self._fleet.start()
+        # What was made until now stays: the collector need not look at it again while requests wait.
+        gc.collect()
+        gc.freeze()
+
+    def stopService(self) -> Deferred[None]:  # noqa: N802
+        """Take no new connection, answer what is in flight, then leave the fleet."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+            self._port = None
+        await self._site.drain(self._config.stop_timeout)
+        await self._fleet.stop()
+
+    def _listen(self) -> None:
+        if self._port is not None:
+            return
+        try:
+            self._port = self._reactor.listenTCP(
+                self._config.port, cast(Any, self._site), interface=self._config.interface, backlog=1024
+            )
+        except CannotListenError as error:
+            raise SystemExit(f"lxdsched: cannot listen: {error}") from None
+
+
+def build(
+    config: Config,
+    strategies: Mapping[str, Strategy],
+    reactor: Reactor,
+    observer: ILogObserver | None = None,
+) -> Daemon:
+    """Put the daemon together. `strategies` are all there are, by name; `observer` is where twistd shall log."""
+    random = SystemRandom()
+    fleet = Fleet(_host(settings, config, reactor, random) for settings in config.hosts)
+    scheduler = Scheduler(
+        fleet,
+        strategies[config.strategy],
+        {name: strategies[name] for name in config.allow_strategies},
+        random,
+    )
+    site = BoundedSite(Api(scheduler, fleet, reactor.seconds).resource(), reactor)
+    return Daemon(config, fleet, site, reactor, observer)
+
+
+def _host(settings: HostSettings, config: Config, reactor: Reactor, random: SystemRandom) -> Host:
+    log = Logger()
+
+    def remember(fingerprint: str) -> None:
+        log.warn(
+            "host {host} is trusted on first use; to pin it, set its fingerprint to {fingerprint}",
+            host=settings.host,
+            fingerprint=fingerprint,
+        )
+
+    trust = settings.trust or FirstUse(remember)
+    client = HostClient(reactor, settings, trust, config.patience)
+    return Host(settings, client, reactor, patience=config.patience, counting=config.counting, random=random)

@@ -1,0 +1,73 @@
+"""`twistd lxdsched`: its options, and the service it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO, cast
+
+from twisted.application.service import IService
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+from lxdsched import logs
+from lxdsched.config import SETTINGS, Config, ConfigError, Sources, load
+from lxdsched.plugins import strategies
+from lxdsched.service import Reactor, build
+
+
+class Options(usage.Options):
+    """The options of `twistd lxdsched`: one for every setting, each stronger than its environment variable."""
+
+    synopsis = "twistd [twistd options] lxdsched [options]"
+    longdesc = (
+        "Answers over HTTP on which LXD host the next instance shall go. Every option is also an environment "
+        "variable and a key of the configuration file; options win over variables, variables over the file."
+    )
+    optParameters = [  # noqa: N815  # Twisted's name
+        ["config", "c", None, "the TOML file with further settings (LXD_MULTI_SCHEDULER_CONFIG)"],
+        *(
+            [setting.option, None, None, f"{setting.help} ({setting.variable}, default {setting.default!r})"]
+            for setting in SETTINGS
+        ),
+    ]
+
+    config: Config
+
+    def opt_version(self) -> None:
+        """Show the version and leave."""
+        from lxdsched import __version__
+
+        print(f"lxdsched {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:  # noqa: N802
+        """Read the whole configuration. SystemExit, with every fault on standard error, when it cannot be used."""
+        given = {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
+        self.strategies = strategies()
+        try:
+            self.config = load(Sources(given, os.environ, self["config"]), self.strategies)
+        except ConfigError as error:
+            faults = "\n".join(f"  {fault}" for fault in error.faults)
+            raise SystemExit(
+                f"lxdsched cannot start, its configuration has {len(error.faults)} fault(s):\n{faults}"
+            ) from None
+
+
+def makeService(options: Options) -> IService:  # noqa: N802  # the name that twistd looks for
+    """Build the daemon on the global reactor."""
+    from twisted.internet import reactor  # noqa: TID251  # here, and nowhere else
+
+    config = options.config
+    stream = _stream(options.parent or {})
+    observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
+    return build(config, options.strategies, cast(Reactor, reactor), observer)
+
+
+def _stream(twistd: Mapping[str, Any]) -> TextIO | None:
+    """Say where twistd would log; None where it must be left to it (`--syslog`)."""
+    if twistd.get("syslog"):
+        return None
+    path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
+    return sys.stdout if path == "-" else cast(TextIO, LogFile.fromFullPath(path))
