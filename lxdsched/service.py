@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
-from random import SystemRandom
+from collections.abc import Iterable, Mapping
+from functools import partial
+from random import Random, SystemRandom
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -20,7 +21,7 @@ from lxdsched.config import Config
 from lxdsched.fleet.client import HostClient
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
-from lxdsched.fleet.settings import HostSettings
+from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.tls import FirstUse
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
@@ -28,6 +29,8 @@ from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
 
 LOOPBACK = ("127.", "::1")
+
+_log = Logger()
 
 
 class Reactor(IReactorCore, IReactorTCP, IReactorTime):
@@ -122,27 +125,29 @@ def build(
 ) -> Daemon:
     """Put the daemon together. `strategies` are all there are, by name; `observer` is where twistd shall log."""
     random = SystemRandom()
-    fleet = Fleet(_host(settings, config, reactor, random) for settings in config.hosts)
-    scheduler = Scheduler(
-        fleet,
-        strategies[config.strategy],
-        {name: strategies[name] for name in config.allow_strategies},
-        random,
-    )
+    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
+    allowed = {name: strategies[name] for name in config.allow_strategies}
+    scheduler = Scheduler(fleet, strategies[config.strategy], allowed, random)
     site = BoundedSite(Api(scheduler, fleet, reactor.seconds).resource(), reactor)
     return Daemon(config, fleet, site, reactor, observer)
 
 
-def _host(settings: HostSettings, config: Config, reactor: Reactor, random: SystemRandom) -> Host:
-    log = Logger()
+def build_fleet(
+    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: IReactorTime, random: Random
+) -> Fleet:
+    """Put a fleet together, each host with a client and a trust of its own."""
 
-    def remember(fingerprint: str) -> None:
-        log.warn(
-            "host {host} is trusted on first use; to pin it, set its fingerprint to {fingerprint}",
-            host=settings.host,
-            fingerprint=fingerprint,
-        )
+    def host(settings: HostSettings) -> Host:
+        trust = settings.trust or FirstUse(partial(_advise, settings.host))
+        client = HostClient(reactor, settings, trust, patience)
+        return Host(settings, client, reactor, patience=patience, counting=counting, random=random)
 
-    trust = settings.trust or FirstUse(remember)
-    client = HostClient(reactor, settings, trust, config.patience)
-    return Host(settings, client, reactor, patience=config.patience, counting=config.counting, random=random)
+    return Fleet(map(host, hosts))
+
+
+def _advise(host: str, fingerprint: str) -> None:
+    _log.warn(
+        "host {host} is trusted on first use; to pin it, set its fingerprint to {fingerprint}",
+        host=host,
+        fingerprint=fingerprint,
+    )

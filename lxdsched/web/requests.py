@@ -148,8 +148,10 @@ def _architecture(value: object) -> str | None:
 def _text(value: object, path: str) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= MOST_TEXT:
-        raise _wrong(path, f"a text of 1 to {MOST_TEXT} characters", value)
+    if not isinstance(value, str):
+        raise _wrong(path, "a text", value)
+    if not 1 <= len(value) <= MOST_TEXT:
+        raise invalid_request(f"{path}: must have between 1 and {MOST_TEXT} characters")
     return value
 
 

@@ -1,0 +1,61 @@
+"""Builds fleets for tests, as the daemon builds its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import cast
+
+from lxdsched.fleet.fleet import Fleet
+from lxdsched.fleet.settings import Counting, HostSettings, Patience
+from lxdsched.fleet.tls import Identity, Pinned, Trust
+from lxdsched.model import Demand, Resources, View
+from lxdsched.sandbox.certs import KeyPair
+from lxdsched.service import Reactor, build_fleet
+
+GIB = 1024**3
+
+BRISK = Patience(connect=1.0, question=2.0, probe_first=0.05, probe_most=0.2)
+"""Patience for tests that wait for a host to fail or to return."""
+
+
+def the_reactor() -> Reactor:
+    """Return the reactor that runs the tests."""
+    from twisted.internet import reactor  # noqa: TID251  # importing it installs it
+
+    return cast(Reactor, reactor)
+
+
+def pinned(fingerprint: str) -> Trust:
+    """Trust exactly this certificate."""
+    return Pinned(frozenset({fingerprint}))
+
+
+def host_settings(url: str, pair: KeyPair, trust: Trust | None = None, **more: int) -> HostSettings:
+    """Configure a host as whom we come with `pair`."""
+    return HostSettings(url, url, Identity(pair.certificate, pair.key), trust, **more)
+
+
+@asynccontextmanager
+async def running_fleet(
+    hosts: Iterable[HostSettings], patience: Patience = BRISK, counting: Counting | None = None
+) -> AsyncIterator[Fleet]:
+    """Run a fleet of these hosts, and leave nothing of it behind."""
+    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1))
+    fleet.start()
+    try:
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+async def only_view(fleet: Fleet) -> View:
+    """Ask the fleet, which has one host, for its view."""
+    (view,) = await fleet.views()
+    return view
+
+
+def demand(cores: int = 1, memory: int = GIB, **more: object) -> Demand:
+    """Ask for whole cores and bytes."""
+    return Demand(Resources(cores * 1000, memory), **more)  # type: ignore[arg-type]

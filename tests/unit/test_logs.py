@@ -1,0 +1,113 @@
+"""Log lines, for programs and for people."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.python.failure import Failure
+
+from lxdsched import logs
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def logger(stream: io.StringIO, level: str = "INFO", form: str = "auto") -> Logger:
+    publisher = LogPublisher(logs.observer(stream, level, form))
+    return Logger(namespace="test", observer=publisher)
+
+
+def only_line(stream: io.StringIO) -> dict[str, Any]:
+    (line,) = stream.getvalue().splitlines()
+    found = json.loads(line)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_line_is_an_object_with_time_level_message_and_the_events_fields() -> None:
+    stream = io.StringIO()
+    logger(stream).warn("host {host} is {state}", host="node-1", state="unreachable", cpu=2)
+    line = only_line(stream)
+    assert list(line) == ["time", "level", "msg", "host", "state", "cpu"]
+    assert line["time"].endswith("Z")
+    assert line["time"][10] == "T"
+    assert (line["level"], line["msg"], line["cpu"]) == ("WARN", "host node-1 is unreachable", 2)
+
+
+@pytest.mark.parametrize(
+    ("level", "seen"),
+    [("DEBUG", ["DEBUG", "INFO", "WARN", "ERROR"]), ("INFO", ["INFO", "WARN", "ERROR"]), ("ERROR", ["ERROR"])],
+)
+def test_levels_are_named_as_in_go_and_lower_ones_are_left_out(level: str, seen: list[str]) -> None:
+    stream = io.StringIO()
+    log = logger(stream, level)
+    for each in (LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error):
+        log.emit(each, "x")
+    assert [json.loads(line)["level"] for line in stream.getvalue().splitlines()] == seen
+
+
+def test_a_failure_carries_its_error_and_traceback() -> None:
+    stream = io.StringIO()
+    try:
+        raise ValueError("spilt")  # noqa: TRY301
+    except ValueError:
+        logger(stream).failure("carrying {what} broke", Failure(), what="milk")
+    line = only_line(stream)
+    assert (line["level"], line["msg"], line["error"]) == ("ERROR", "carrying milk broke", "spilt")
+    assert "test_logs.py" in line["traceback"]
+
+
+def test_a_message_with_line_breaks_stays_one_line() -> None:
+    stream = io.StringIO()
+    logger(stream).info("{text}", text='a\n"b"\x00')
+    assert only_line(stream)["msg"] == 'a\n"b"\x00'
+
+
+def test_a_field_that_is_no_json_is_shown_as_text() -> None:
+    stream = io.StringIO()
+    logger(stream).info("x", where=io.StringIO, what={1, 2})
+    assert "StringIO" in only_line(stream)["where"]
+
+
+def test_a_field_that_breaks_does_not_cost_the_line() -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    stream = io.StringIO()
+    logger(stream).info("still here", field=Broken())
+    assert only_line(stream)["msg"] == "still here"
+
+
+def test_on_a_terminal_a_line_is_for_a_person() -> None:
+    stream = Terminal()
+    logger(stream).warn("host {host} is gone", host="node-1")
+    assert stream.getvalue()[8:] == " WARN  host node-1 is gone\n"
+
+
+def test_the_form_can_be_forced_either_way() -> None:
+    stream, terminal = io.StringIO(), Terminal()
+    logger(stream, form="text").info("x")
+    logger(terminal, form="json").info("x")
+    assert stream.getvalue().endswith("INFO  x\n")
+    assert only_line(terminal)["msg"] == "x"
+
+
+def test_a_stream_that_is_gone_stops_nobody() -> None:
+    stream = io.StringIO()
+    log = logger(stream)
+    stream.close()
+    log.info("x")
+
+
+def test_connections_that_come_and_go_are_not_news() -> None:
+    stream = io.StringIO()
+    publisher = LogPublisher(logs.observer(stream, "INFO", "json"))
+    Logger(namespace="twisted.web.client._HTTP11ClientFactory", observer=publisher).info("Starting factory")
+    assert stream.getvalue() == ""
