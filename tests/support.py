@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import cast
 
+from twisted.internet.task import deferLater
+
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.tls import Identity, Pinned, Trust
-from lxdsched.model import Demand, Resources, View
+from lxdsched.model import Demand, Resources, State, View
 from lxdsched.sandbox.certs import KeyPair
 from lxdsched.service import Reactor, build_fleet
 
@@ -59,3 +61,13 @@ async def only_view(fleet: Fleet) -> View:
 def demand(cores: int = 1, memory: int = GIB, **more: object) -> Demand:
     """Ask for whole cores and bytes."""
     return Demand(Resources(cores * 1000, memory), **more)  # type: ignore[arg-type]
+
+
+async def until(fleet: Fleet, state: State, *, seconds: float = 20.0) -> None:
+    """Wait until every host of the fleet is in this state, without asking any: the fleet finds out by itself."""
+    reactor = the_reactor()
+    patience = reactor.seconds() + seconds
+    while any(view.state is not state for view in fleet.snapshot()):
+        states = {view.host: (view.state, view.reason) for view in fleet.snapshot()}
+        assert reactor.seconds() < patience, f"still {states}"
+        await deferLater(reactor, 0.02)

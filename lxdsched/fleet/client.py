@@ -7,7 +7,7 @@ question drops the host's connections, because a half-read answer cannot be left
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from hyperlink import URL
@@ -18,6 +18,7 @@ from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -50,6 +51,7 @@ class HostClient:
     """Asks one host. Every question raises HostError for whatever keeps the host from answering it."""
 
     def __init__(self, reactor: IReactorTime, settings: HostSettings, trust: Trust, patience: Patience) -> None:
+        self._reactor = reactor
         self._settings = settings
         self._patience = patience
         self._base = URL.from_text(settings.url)
@@ -89,6 +91,7 @@ class HostClient:
         """Drop every connection, and wait until they are gone."""
         self.abort()
         await self._pool.closeCachedConnections()
+        await deferLater(self._reactor, 0)  # an aborted connection is gone a turn later
 
     async def _server(self) -> Server:
         return await self._get(Server)
@@ -219,7 +222,7 @@ class _Endpoints:
         self._reactor = reactor
         self._policy = policy
         self._patience = patience
-        self.connected: WeakSet[IProtocol] = WeakSet()
+        self.connected: WeakSet[Any] = WeakSet()
 
     def endpointForURI(self, uri: URI) -> _Remembered:  # noqa: N802  # Twisted's name
         tcp = HostnameEndpoint(self._reactor, uri.host, uri.port, self._patience)
@@ -227,16 +230,16 @@ class _Endpoints:
 
     def abort(self) -> None:
         for protocol in list(self.connected):
-            transport = getattr(protocol, "transport", None)
-            if transport is not None:
-                transport.abortConnection()
+            if protocol.state != "CONNECTION_LOST":
+                protocol.transport.abortConnection()
+        self.connected.clear()
 
 
 @implementer(IStreamClientEndpoint)
 class _Remembered:
     """An endpoint that puts what it connects into a set."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, connected: WeakSet[IProtocol]) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, connected: WeakSet[Any]) -> None:
         self._endpoint = endpoint
         self._connected = connected
 

@@ -50,6 +50,14 @@ _OPENSSL_REASONS = {
 class CertificateRefused(SSL.Error):  # an SSL.Error, so that the TLS layer hands it on as the reason
     """The host's certificate is not one we trust. The message says why, and shows its fingerprint."""
 
+    def __init__(self, message: str) -> None:
+        # The form of OpenSSL's error queue, which the TLS layer looks into.
+        super().__init__([("lxdsched", "", message)])
+        self._message = message
+
+    def __str__(self) -> str:
+        return self._message
+
 
 class IdentityError(ValueError):
     """A certificate, key or fingerprint of the configuration that cannot be used; the message says why."""

@@ -1,0 +1,1 @@
+"""Tests that hold on a simulated LXD and on a real one."""
