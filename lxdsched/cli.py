@@ -20,15 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     check = commands.add_parser("check", help="read the configuration and say what is wrong with it")
     check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
-    commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on", add_help=False)
-    known, rest = parser.parse_known_args(arguments)
-    if known.command == "sandbox":
-        from lxdsched.sandbox.command import main as sandbox  # it brings a reactor with it
+    commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on")
+    if arguments[:1] == ["sandbox"]:
+        from lxdsched.sandbox.command import main as sandbox  # not needed by anything else
 
-        return sandbox(rest)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return _check(known.config)
+        return sandbox(arguments[1:])
+    return _check(parser.parse_args(arguments).config)
 
 
 def _check(file: str | None) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 import msgspec
 from twisted.logger import (
@@ -38,11 +38,21 @@ _encoder = msgspec.json.Encoder(enc_hook=str)
 Render = Callable[[LogEvent], str]
 
 
+class Stream(Protocol):
+    """Where lines go: a file, a terminal, or one of Twisted's rotating log files."""
+
+    def write(self, data: str, /) -> object:
+        """Take a text."""
+
+    def flush(self) -> object:
+        """Pass on what was taken."""
+
+
 @implementer(ILogObserver)
 class LineObserver:
     """Writes each event as a line to a stream; a stream that is gone is not written to again."""
 
-    def __init__(self, stream: TextIO, render: Render) -> None:
+    def __init__(self, stream: Stream, render: Render) -> None:
         self._stream = stream
         self._render = render
 
@@ -56,9 +66,9 @@ class LineObserver:
             return
 
 
-def observer(stream: TextIO, level: str, form: str) -> ILogObserver:
+def observer(stream: Stream, level: str, form: str) -> ILogObserver:
     """Make the observer for a stream: events from `level` on, as `json`, `text`, or `auto` (text on a terminal)."""
-    text = form == "text" or (form == "auto" and stream.isatty())
+    text = form == "text" or (form == "auto" and getattr(stream, "isatty", lambda: False)())
     levels = LogLevelFilterPredicate(defaultLogLevel=_THRESHOLDS[level])
     # It says when each connection to a host begins and ends, which is nothing that happened to the fleet.
     levels.setLogLevelForNamespace("twisted.web.client._HTTP11ClientFactory", LogLevel.warn)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -65,9 +65,12 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
     return build(config, options.strategies, cast(Reactor, reactor), observer)
 
 
-def _stream(twistd: Mapping[str, Any]) -> TextIO | None:
-    """Say where twistd would log; None where it must be left to it (`--syslog`)."""
+def _stream(twistd: Mapping[str, Any]) -> logs.Stream | None:
+    """Open what twistd would log to; None where it must be left to it (`--syslog`)."""
     if twistd.get("syslog"):
         return None
     path = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
-    return sys.stdout if path == "-" else cast(TextIO, LogFile.fromFullPath(path))
+    try:
+        return sys.stdout if path == "-" else cast(logs.Stream, LogFile.fromFullPath(path))
+    except OSError as error:
+        raise SystemExit(f"lxdsched cannot start, its log cannot be written: {path}: {error.strerror}") from None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import hypothesis
 import pytest
 from twisted.internet import reactor  # noqa: TID251  # the tests run on the global reactor
-from twisted.logger import LogEvent, LogLevel, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
 # The machines that run this are slow and noisy: how long a case takes proves nothing.
 hypothesis.settings.register_profile(
@@ -29,8 +30,6 @@ class Logged(list[LogEvent]):
 
     def messages(self, level: LogLevel) -> list[str]:
         """Return the messages of a level, formatted."""
-        from twisted.logger import formatEvent
-
         return [formatEvent(event) for event in self if event.get("log_level") is level]
 
 
@@ -38,17 +37,18 @@ class Logged(list[LogEvent]):
 def logged() -> Iterator[Logged]:
     """Collect what is logged, and fail the test for a failure that it did not expect."""
     events = Logged()
-    globalLogPublisher.addObserver(events.append)
+    observer = cast(ILogObserver, events.append)
+    globalLogPublisher.addObserver(observer)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(observer)
     left = [str(event["log_failure"]) for event in events.failures() if event.get("log_failure")]
     assert not left, "\n".join(["failures were logged:", *left])
 
 
 def _open() -> dict[int, object]:
     """Everything that the reactor holds open now, but for its own wakers."""
-    readers = [each for each in reactor.getReaders() if type(each).__module__ != "twisted.internet._signals"]  # type: ignore[attr-defined]
-    return {id(each): each for each in [*reactor.getDelayedCalls(), *readers]}  # type: ignore[attr-defined]
+    readers = [each for each in reactor.getReaders() if type(each).__module__ != "twisted.internet._signals"]
+    return {id(each): each for each in [*reactor.getDelayedCalls(), *readers]}
 
 
 @pytest.fixture(autouse=True)

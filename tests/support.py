@@ -34,9 +34,9 @@ def pinned(fingerprint: str) -> Trust:
     return Pinned(frozenset({fingerprint}))
 
 
-def host_settings(url: str, pair: KeyPair, trust: Trust | None = None, **more: int) -> HostSettings:
+def host_settings(url: str, pair: KeyPair, trust: Trust | None = None) -> HostSettings:
     """Configure a host as whom we come with `pair`."""
-    return HostSettings(url, url, Identity(pair.certificate, pair.key), trust, **more)
+    return HostSettings(url, url, Identity(pair.certificate, pair.key), trust)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ question drops the host's connections, because a half-read answer cannot be left
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -14,7 +15,7 @@ from hyperlink import URL
 from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
@@ -225,8 +226,15 @@ class _Endpoints:
         self.connected: WeakSet[Any] = WeakSet()
 
     def endpointForURI(self, uri: URI) -> _Remembered:  # noqa: N802  # Twisted's name
-        tcp = HostnameEndpoint(self._reactor, uri.host, uri.port, self._patience)
-        return _Remembered(wrapClientTLS(self._policy, tcp), self.connected)
+        return _Remembered(wrapClientTLS(self._policy, self._tcp(uri)), self.connected)
+
+    def _tcp(self, uri: URI) -> IStreamClientEndpoint:
+        try:
+            version = ip_address(uri.host.decode()).version
+        except ValueError:
+            return HostnameEndpoint(self._reactor, uri.host, uri.port, self._patience)
+        kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint  # noqa: PLR2004
+        return kind(self._reactor, uri.host.decode(), uri.port, self._patience)
 
     def abort(self) -> None:
         for protocol in list(self.connected):

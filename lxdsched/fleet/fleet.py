@@ -43,5 +43,5 @@ class Fleet:
         hosts = [host for name, host in self._hosts.items() if targets is None or name in targets]
         waiting = [waiter for host in hosts if (waiter := host.refresh()) is not None]
         if waiting:
-            await DeferredList(waiting)
+            await DeferredList(waiting, consumeErrors=True)  # a waiter fails only by our own being cancelled
         return [host.view() for host in hosts]

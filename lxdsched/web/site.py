@@ -195,6 +195,10 @@ class Channel(HTTPChannel):
         if not self._handlingRequest and self._deadline is None:
             self.loseConnection()
 
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
+        """Refuse a line of a request's head that does not end."""
+        self._respondToBadRequestAndDisconnect()
+
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  # Twisted's hook for what is not HTTP
         self.refuse(invalid_request("this is not an HTTP request that can be read"))
 

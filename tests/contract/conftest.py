@@ -16,6 +16,7 @@ from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
 from tests.lxd.driver import LxdDriver
 from tests.lxd.rest import IReactor
+from tests.support import the_reactor
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def lxds(
         _finish(_trust(servers, scheduler_pair))
         yield servers
         return
-    sandboxes = [_sandbox(number, lxd_reactor, lxd_admin) for number in (1, 2, 3)]
+    sandboxes = [_sandbox(number, lxd_admin) for number in (1, 2, 3)]
     for sandbox in sandboxes:
         _finish(sandbox.start())
     servers = tuple(
@@ -68,11 +69,12 @@ def lxds(
         _finish(sandbox.stop())
 
 
-def _sandbox(number: int, reactor: IReactor, admin: KeyPair) -> SandboxServer:
+def _sandbox(number: int, admin: KeyPair) -> SandboxServer:
     name = f"node-{number}"
     state = ServerState(name)
     state.trust(admin.certificate, name="admin")
-    return SandboxServer(state, reactor, keypair=make_certificate(name, now=datetime.now(UTC)))
+    return SandboxServer(state, the_reactor(),  # type: ignore[arg-type]  # it is all that both ask for
+        keypair=make_certificate(name, now=datetime.now(UTC)))
 
 
 async def _trust(servers: tuple[Lxd, ...], pair: KeyPair) -> None:

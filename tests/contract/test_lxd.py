@@ -7,7 +7,7 @@ from random import Random
 
 import pytest_twisted
 
-from lxdsched.fleet.settings import Counting
+from lxdsched.fleet.settings import Counting, HostSettings
 from lxdsched.limits import Unlimited
 from lxdsched.model import Placement, Refusal, Resources, State
 from lxdsched.sandbox.certs import KeyPair, make_certificate
@@ -20,8 +20,8 @@ STRATEGY = BUILT_IN[0]
 SMALL = {"limits.cpu": "1", "limits.memory": "1GiB"}
 
 
-def settings(lxd: Lxd, pair: KeyPair, **more: int) -> object:
-    return host_settings(lxd.url, pair, pinned(lxd.fingerprint), **more)
+def settings(lxd: Lxd, pair: KeyPair) -> HostSettings:
+    return host_settings(lxd.url, pair, pinned(lxd.fingerprint))
 
 
 @pytest_twisted.ensureDeferred

@@ -77,7 +77,11 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Pa
     file = tmp_path / "lxdsched.toml"
     file.write_text('port = 1111\ninterface = "::1"\nstrategy = "balanced"\n')
     config = configure(
-        [entry], file=file, options={"port": "3333"}, LXD_MULTI_SCHEDULER_PORT="2222", LXD_MULTI_SCHEDULER_INTERFACE="::"
+        [entry],
+        file=file,
+        options={"port": "3333"},
+        LXD_MULTI_SCHEDULER_PORT="2222",
+        LXD_MULTI_SCHEDULER_INTERFACE="::",
     )
     assert (config.port, config.interface, config.strategy) == (3333, "::", "balanced")
 
@@ -202,7 +206,10 @@ def test_files_that_hold_something_else_are_faults(entry: dict[str, Any], tmp_pa
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        ({"fingerprint": "12:34"}, "fingerprint: 12:34 is not a SHA-256 fingerprint: 64 hexadecimal digits, colons allowed"),
+        (
+            {"fingerprint": "12:34"},
+            "fingerprint: 12:34 is not a SHA-256 fingerprint: 64 hexadecimal digits, colons allowed",
+        ),
         ({"fingerprint": 5}, "fingerprint: must be a text"),
         ({"fingerprint": "0" * 64, "ca": "x"}, ": fingerprint and ca exclude each other, give one"),
         ({"over_commit_percent": "many"}, "over_commit_percent: is 'many', not a whole number"),
@@ -235,9 +242,21 @@ def test_a_host_may_be_written_short(host: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["http://x", "https://", "https://u:p@x", "https://x/1.0", "https://x?y", "x:port", "x:99999", "[::1", "2001:db8::1",
-     "unix:///s", "a" * 64, "a..b"],
-)  # fmt: skip
+    [
+        "http://x",
+        "https://",
+        "https://u:p@x",
+        "https://x/1.0",
+        "https://x?y",
+        "x:port",
+        "x:99999",
+        "[::1",
+        "2001:db8::1",
+        "unix:///s",
+        "a" * 64,
+        "a..b",
+    ],
+)
 def test_what_is_no_host_is_a_fault_that_shows_it(host: str) -> None:
     with pytest.raises(Fault) as caught:
         address(host)

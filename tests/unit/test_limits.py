@@ -69,7 +69,8 @@ def test_a_size_is_a_whole_number_with_one_of_lxds_suffixes(text: str, size: int
 
 
 @pytest.mark.parametrize(
-    "text", ["", "B", "1.5GiB", "1G", "1KB", "1kiB", "1gib", "-1", "+1", " 1GiB", "1 GiB", "1GiB\n", "٣GiB", "1e3", "50%"]
+    "text",
+    ["", "B", "1.5GiB", "1G", "1KB", "1kiB", "1gib", "-1", "+1", " 1GiB", "1 GiB", "1GiB\n", "٣GiB", "1e3", "50%"],
 )
 def test_what_lxd_does_not_take_for_a_size_is_an_error_that_shows_it(text: str) -> None:
     with pytest.raises(LimitError) as caught:
@@ -125,7 +126,8 @@ def test_cpus_are_counted_or_pinned_and_what_the_host_lacks_means_every_cpu(text
 
 
 @pytest.mark.parametrize(
-    "text", ["-1", "1.5", "a", "0-", "-3", "1,,2", "0-1-2", "2,3-4-5", " 1", "1\n", "٣", "cores=", "cores=2,cores=3", "x=1"]
+    "text",
+    ["-1", "1.5", "a", "0-", "-3", "1,,2", "0-1-2", "2,3-4-5", " 1", "1\n", "٣", "cores=", "cores=2,cores=3", "x=1"],
 )
 def test_cpus_that_cannot_be_read_are_an_error_that_shows_them(text: str) -> None:
     with pytest.raises(LimitError) as caught:

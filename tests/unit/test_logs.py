@@ -55,7 +55,7 @@ def test_levels_are_named_as_in_go_and_lower_ones_are_left_out(level: str, seen:
 def test_a_failure_carries_its_error_and_traceback() -> None:
     stream = io.StringIO()
     try:
-        raise ValueError("spilt")  # noqa: TRY301
+        raise ValueError("spilt")
     except ValueError:
         logger(stream).failure("carrying {what} broke", Failure(), what="milk")
     line = only_line(stream)

@@ -44,7 +44,7 @@ def counted(
     return allocate(rows, doubts, on or host(), counting or Counting(), known or {})[0]
 
 
-def row(name: str, status: str = "Running", **more: Any) -> dict[str, Any]:
+def row(name: str, status: object = "Running", **more: Any) -> dict[str, Any]:
     config = {"limits.cpu": "1", "limits.memory": "1GiB"}
     return {"name": name, "status": status, "type": "container", "expanded_config": config, **more}
 
@@ -164,7 +164,9 @@ def test_instances_of_the_same_name_in_two_projects_both_count() -> None:
     assert counted(answered([row("a"), row("a", project="team-b")])).counted == 2
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"metadata":', b"\xff\xfe", b"[" * 100_000, b'{"error_code":"x"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'{"metadata":', b"\xff\xfe", b"[" * 100_000, b'{"error_code":"x"}']
+)
 def test_what_is_not_lxds_envelope_is_an_error(body: bytes) -> None:
     with pytest.raises(PayloadError):
         open_envelope(body)

@@ -1,0 +1,1 @@
+"""Tests of the whole daemon, started as people start it."""

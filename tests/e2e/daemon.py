@@ -1,0 +1,134 @@
+"""Starts programs as people do, in processes of their own, and speaks to them over HTTP."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "lxdsched"]
+LXDSCHED = str(BIN / "lxdsched")
+TOLD_TO_END = -signal.SIGTERM
+"""The exit status of a daemon that stopped cleanly: twistd stops, then ends by the signal that it was sent."""
+PATIENCE = 60.0
+"""Seconds for a program to start or to end, on a machine that is busy with other things."""
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without any setting of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("LXD")} | more
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Running:
+    """A started program. `lines` are those of its output that were read."""
+
+    process: subprocess.Popen[bytes]
+    lines: list[str] = field(default_factory=list)
+
+    def wait_for(self, text: str) -> str:
+        """Read its output until a line holds this text; return the line."""
+        assert self.process.stdout is not None
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if select.select([self.process.stdout], [], [], 0.5)[0]:
+                line = self.process.stdout.readline().decode()
+                if not line:
+                    break
+                self.lines.append(line.rstrip("\n"))
+                if text in line:
+                    return self.lines[-1]
+        raise AssertionError(f"{text!r} was not said in:\n" + "\n".join(self.lines))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send it a signal, read what is left of its output, and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        output, _ = self.process.communicate(timeout=PATIENCE)
+        self.lines += output.decode().splitlines()
+        return self.process.returncode
+
+
+@contextmanager
+def run(command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> Iterator[Running]:
+    """Run a program; it has ended when this is left."""
+    process = subprocess.Popen(
+        command,
+        env=dict(environment),
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        bufsize=0,
+    )
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@contextmanager
+def daemon(hosts: object, *options: str, directory: Path | None = None, **environment: str) -> Iterator[Daemon]:
+    """Run `twistd lxdsched` on these hosts, listening."""
+    settings = clean_environment(
+        LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=str(port := free_port()), **environment
+    )
+    with run([*TWISTD, *options], settings, directory) as running:
+        running.wait_for("listens on http://")
+        yield Daemon(running, port)
+
+
+@dataclass
+class Daemon:
+    """A running daemon."""
+
+    running: Running
+    port: int
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Ask once; return the status and the JSON answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def schedule(self, cores: int = 1, memory: int = 1024, **more: object) -> tuple[int, Any]:
+        """Ask for a place in the documented form; memory in MiB."""
+        return self.ask("POST", "/schedule", {"instance_requirements": {"cpu": cores, "memory": memory}, **more})
+
+    def host(self, name: str) -> dict[str, Any]:
+        """Return what `/hosts` says of one host."""
+        _, shown = self.ask("GET", "/hosts")
+        return next(dict(host) for host in shown["hosts"] if host["host"] == name)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the log lines that were read, as the objects that they are."""
+        return [json.loads(line) for line in self.running.lines if line.startswith("{")]
