@@ -28,6 +28,7 @@ _PERCENT = re.compile(r"([0-9]{1,9})%\Z")
 _COUNT = re.compile(r"[0-9]{1,9}\Z")
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 _TOPOLOGY = re.compile(r"(sockets|cores|threads)=([0-9]{1,9})\Z")
+_SOFT = re.compile(r"-?[0-9]{1,9}%\Z")
 _ALLOWANCE = re.compile(r"([0-9]{1,9})(?:ms)?/([0-9]{1,9})(?:ms)?\Z")
 
 
@@ -97,7 +98,7 @@ def allowance_share(value: str) -> int | None:
 
     A hard allowance (`25ms/100ms`) is rounded up to a whole millicore. LimitError when it cannot be read.
     """
-    if _PERCENT.match(value):
+    if _SOFT.match(value):
         return None
     match = _ALLOWANCE.match(value)
     quota, period = (int(match[1]), int(match[2])) if match else (0, 0)

@@ -38,6 +38,18 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def wait_for_port(port: int, running: Running) -> None:
+    """Wait until the program listens."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        assert running.process.poll() is None, f"it ended: {running.process.communicate()[0].decode()}"
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody listens on port {port}")
+
+
 @dataclass
 class Running:
     """A started program. `lines` are those of its output that were read."""
@@ -99,7 +111,7 @@ def daemon(hosts: object, *options: str, directory: Path | None = None, **enviro
         LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=str(port := free_port()), **environment
     )
     with run([*TWISTD, *options], settings, directory) as running:
-        running.wait_for("listens on http://")
+        wait_for_port(port, running)
         yield Daemon(running, port)
 
 

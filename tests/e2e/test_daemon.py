@@ -25,6 +25,7 @@ from tests.e2e.daemon import (
     daemon,
     free_port,
     run,
+    wait_for_port,
 )
 
 
@@ -81,23 +82,10 @@ def test_its_log_is_one_json_object_a_line(served: Daemon) -> None:
 
 
 def test_lower_levels_are_left_out_of_the_log(hosts: list[dict[str, Any]]) -> None:
-    with run(
-        TWISTD,
-        clean_environment(
-            LXD_MULTI_HOSTS=json.dumps(hosts),
-            LXD_MULTI_SCHEDULER_PORT=str(port := free_port()),
-            LXD_MULTI_LOG_LEVEL="error",
-        ),
-    ) as running:
-        served = Daemon(running, port)
-        while True:
-            try:
-                assert served.ask("GET", "/healthz") == (200, {"status": "ok"})
-            except ConnectionRefusedError:
-                continue
-            break
-        assert running.end() == TOLD_TO_END
-    assert running.lines == []
+    with daemon(hosts, LXD_MULTI_LOG_LEVEL="error") as served:
+        assert served.ask("GET", "/healthz") == (200, {"status": "ok"})
+        assert served.running.end() == TOLD_TO_END
+        assert served.running.lines == []
 
 
 def test_a_log_file_is_written_where_twistd_is_told_to(hosts: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -106,8 +94,7 @@ def test_a_log_file_is_written_where_twistd_is_told_to(hosts: list[dict[str, Any
     port = free_port()
     environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=str(port))
     with run(command, environment) as running:
-        while not log.exists() or "listens on" not in log.read_text():
-            assert running.process.poll() is None
+        wait_for_port(port, running)
         assert running.end() == TOLD_TO_END
     assert all(json.loads(line)["msg"] for line in log.read_text().splitlines())
 

@@ -1,0 +1,83 @@
+"""When a host that failed is asked again, on a clock that the test moves."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from lxdsched.fleet.fleet import Fleet
+from lxdsched.fleet.settings import Counting, Patience
+from lxdsched.model import State
+from lxdsched.sandbox.certs import KeyPair
+from lxdsched.service import build_fleet
+from tests.support import host_settings, pinned
+
+
+@pytest.fixture
+def reactor() -> MemoryReactorClock:
+    return MemoryReactorClock()
+
+
+@pytest.fixture
+def fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Fleet:
+    """One host whose connections the test refuses."""
+    settings = host_settings("https://192.0.2.1:8443", pair, pinned("0" * 64))
+    return build_fleet([settings], Patience(), Counting(), reactor, Random(1))  # type: ignore[arg-type]
+
+
+def refuse(reactor: MemoryReactorClock) -> None:
+    """Refuse the connection that is being tried."""
+    *_, factory, _timeout, _bind = reactor.tcpClients[-1]
+    factory.clientConnectionFailed(reactor.connectors[-1], Failure(Refused()))
+
+
+def wait(reactor: MemoryReactorClock) -> float:
+    """Move the clock until the host is asked again; return the seconds that took."""
+    tried = len(reactor.tcpClients)
+    seconds = 0.0
+    while len(reactor.tcpClients) == tried:
+        reactor.advance(0.05)
+        seconds += 0.05
+        assert seconds < 100
+    return seconds
+
+
+def test_a_dead_host_is_probed_at_growing_jittered_intervals_up_to_the_longest(
+    reactor: MemoryReactorClock, fleet: Fleet
+) -> None:
+    fleet.start()
+    waits = []
+    for _ in range(9):
+        refuse(reactor)
+        waits.append(wait(reactor))
+    for number, seconds in enumerate(waits):
+        longest = min(2.0**number, 30.0)
+        assert 0.8 * longest <= seconds <= longest + 0.1
+    assert len({round(seconds / min(2.0**number, 30.0), 2) for number, seconds in enumerate(waits)}) > 1
+
+
+def test_no_request_waits_for_a_dead_host_or_asks_it(reactor: MemoryReactorClock, fleet: Fleet) -> None:
+    fleet.start()
+    refuse(reactor)
+    tried = len(reactor.tcpClients)
+    for host in fleet._hosts.values():
+        assert host.refresh() is None
+    assert len(reactor.tcpClients) == tried
+    (view,) = fleet.snapshot()
+    assert (view.state, view.schedulable) == (State.UNREACHABLE, False)
+    assert fleet.asked
+
+
+def test_a_host_that_is_silent_is_given_up_at_its_deadline(reactor: MemoryReactorClock, fleet: Fleet) -> None:
+    fleet.start()
+    assert not fleet.asked
+    reactor.advance(4.9)
+    assert not fleet.asked
+    reactor.advance(0.2)
+    assert fleet.asked
+    (view,) = fleet.snapshot()
+    assert view.reason == "it did not answer within 5 s"
