@@ -26,7 +26,7 @@ def reactor() -> MemoryReactorClock:
 def fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Fleet:
     """One host whose connections the test refuses."""
     settings = host_settings("https://192.0.2.1:8443", pair, pinned("0" * 64))
-    return build_fleet([settings], Patience(), Counting(), reactor, Random(1))  # type: ignore[arg-type]
+    return build_fleet([settings], Patience(), Counting(), reactor, Random(1))
 
 
 def refuse(reactor: MemoryReactorClock) -> None:
