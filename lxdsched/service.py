@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP, IReactorTime
 from twisted.logger import ILogObserver, Logger
@@ -29,6 +29,9 @@ from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
 
 LOOPBACK = ("127.", "::1")
+
+MOST_CONTACTS = 32
+"""Hosts that are met, for the first time or again, at the same time."""
 
 _log = Logger()
 
@@ -136,13 +139,14 @@ def build_fleet(
     hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: IReactorTime, random: Random
 ) -> Fleet:
     """Put a fleet together, each host with a client and a trust of its own."""
+    contacts = DeferredSemaphore(MOST_CONTACTS)
 
     def host(settings: HostSettings) -> Host:
         trust = settings.trust or FirstUse(partial(_advise, settings.host))
         client = HostClient(reactor, settings, trust, patience)
-        return Host(settings, client, reactor, patience=patience, counting=counting, random=random)
+        return Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
 
-    return Fleet(map(host, hosts))
+    return Fleet(map(host, hosts), reactor, patience.question)
 
 
 def _advise(host: str, fingerprint: str) -> None:

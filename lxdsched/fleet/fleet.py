@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 
 from lxdsched.fleet.host import Host
 from lxdsched.model import View
 
 
 class Fleet:
-    """All hosts, in the order of the configuration."""
+    """All hosts, in the order of the configuration.
 
-    def __init__(self, hosts: Iterable[Host]) -> None:
+    A request waits for them for `patience` seconds at most: what a host has not said by then is not known.
+    """
+
+    def __init__(self, hosts: Iterable[Host], clock: IReactorTime, patience: float) -> None:
         self._hosts = {host.settings.host: host for host in hosts}
+        self._clock = clock
+        self._patience = patience
 
     @property
     def asked(self) -> bool:
@@ -38,10 +44,25 @@ class Fleet:
     async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
         """Ask the hosts that are in the running, and say what is known then of all of these hosts.
 
-        `targets` names the hosts that matter; None means all. Takes as long as the slowest host's deadline at most.
+        `targets` names the hosts that matter; None means all.
         """
         hosts = [host for name, host in self._hosts.items() if targets is None or name in targets]
         waiting = [waiter for host in hosts if (waiter := host.refresh()) is not None]
         if waiting:
-            await DeferredList(waiting, consumeErrors=True)  # a waiter fails only by our own being cancelled
+            await self._together(waiting)
         return [host.view() for host in hosts]
+
+    async def _together(self, waiting: Sequence[Deferred[None]]) -> None:
+        # A waiter fails only by being cancelled: by us here, or because whoever asks has gone.
+        together = DeferredList(waiting, consumeErrors=True)
+
+        def give_up() -> None:
+            for waiter in waiting:
+                waiter.cancel()
+
+        late = self._clock.callLater(self._patience, give_up)
+        try:
+            await together
+        finally:
+            if late.active():
+                late.cancel()

@@ -8,9 +8,11 @@ the requests of one moment one deadline, and later ones nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from random import Random
+from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,7 +27,11 @@ _UNASKED = HostError(State.UNREACHABLE, "it has not been asked yet")
 
 
 class Host:
-    """One configured host, from `start` to `stop`. `view` is what we know of it; `refresh` brings that up to date."""
+    """One configured host, from `start` to `stop`. `view` is what we know of it; `refresh` brings that up to date.
+
+    `contacts` bounds how many hosts are met for the first time, or again, at once: each costs a handshake, and a
+    fleet of hundreds that is met all at once would miss every deadline by its own doing.
+    """
 
     _log = Logger()
 
@@ -37,6 +43,7 @@ class Host:
         *,
         patience: Patience,
         counting: Counting,
+        contacts: DeferredSemaphore,
         random: Random,
     ) -> None:
         self.settings = settings
@@ -45,6 +52,7 @@ class Host:
         self._clock = clock
         self._patience = patience
         self._counting = counting
+        self._contacts = contacts
         self._random = random
         self._capacity: Capacity | None = None
         self._described_at = 0.0
@@ -101,10 +109,10 @@ class Host:
                 self._question = None
         return waiter
 
-    def _asked(self, result: Failure | None) -> None:
+    def _asked(self, result: object) -> None:
         self._question = None
-        if isinstance(result, Failure) and not result.check(CancelledError):
-            self._log.failure("a question to {host} broke", result, host=self.settings.host)
+        if isinstance(result, Failure):
+            result.trap(CancelledError)  # by `stop`, and by nothing else
         self._tell()
 
     def _leave(self, waiter: Deferred[None]) -> None:
@@ -118,14 +126,32 @@ class Host:
                 waiter.callback(None)
 
     async def _ask(self) -> None:
-        """Ask for the listing, before it for the capacity where that is not known for sure, under one deadline."""
-        asking = Deferred.fromCoroutine(self._listing())
+        """Ask for the listing, before it for the capacity where that is not known for sure."""
+        if self._trouble is None:
+            answered = await self._attempt(self._listing)
+        else:
+            await self._contacts.acquire()
+            try:
+                answered = await self._attempt(self._listing)
+            finally:
+                self._contacts.release()
+        if answered:
+            self._succeed()
+
+    async def _attempt(self, question: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> bool:
+        """Ask under the deadline. Whatever goes wrong takes the host out of the running, and nothing else."""
         try:
-            await self._by_deadline(asking)
+            await self._by_deadline(Deferred.fromCoroutine(question()))
         except HostError as error:
             self._fail(error)
-        else:
-            self._succeed()
+            return False
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("a question to {host} broke", host=self.settings.host)
+            self._fail(HostError(State.UNREACHABLE, "asking it broke something of ours; the log says what"))
+            return False
+        return True
 
     async def _listing(self) -> None:
         described = self._trouble is not None
@@ -195,12 +221,8 @@ class Host:
     async def _look_after(self) -> None:
         """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity."""
         due = self._clock.seconds() - self._described_at >= self._patience.capacity
-        if self._trouble is None and due:
-            try:
-                await self._by_deadline(Deferred.fromCoroutine(self._describe()))
-            except HostError as error:
-                self._fail(error)
-                return
+        if self._trouble is None and due and not await self._attempt(self._describe):
+            return
         await self._join()
         self._rest(self._patience.poll)
 

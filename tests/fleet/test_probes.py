@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -13,7 +14,7 @@ from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, Patience
 from lxdsched.model import State
 from lxdsched.sandbox.certs import KeyPair
-from lxdsched.service import build_fleet
+from lxdsched.service import MOST_CONTACTS, build_fleet
 from tests.support import host_settings, pinned
 
 
@@ -22,11 +23,16 @@ def reactor() -> MemoryReactorClock:
     return MemoryReactorClock()
 
 
+def hosts(reactor: MemoryReactorClock, pair: KeyPair, count: int) -> Fleet:
+    """Hosts whose connections end as the test wants."""
+    settings = [host_settings(f"https://192.0.2.{number}:8443", pair, pinned("0" * 64)) for number in range(count)]
+    return build_fleet(settings, Patience(), Counting(), reactor, Random(1))
+
+
 @pytest.fixture
 def fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Fleet:
     """One host whose connections the test refuses."""
-    settings = host_settings("https://192.0.2.1:8443", pair, pinned("0" * 64))
-    return build_fleet([settings], Patience(), Counting(), reactor, Random(1))
+    return hosts(reactor, pair, 1)
 
 
 def refuse(reactor: MemoryReactorClock) -> None:
@@ -81,3 +87,43 @@ def test_a_host_that_is_silent_is_given_up_at_its_deadline(reactor: MemoryReacto
     assert fleet.asked
     (view,) = fleet.snapshot()
     assert view.reason == "it did not answer within 5 s"
+
+
+def test_a_large_fleet_is_not_met_all_at_once(reactor: MemoryReactorClock, pair: KeyPair) -> None:
+    fleet = hosts(reactor, pair, 100)
+    fleet.start()
+    assert len(reactor.tcpClients) == MOST_CONTACTS
+    refuse(reactor)
+    assert len(reactor.tcpClients) == MOST_CONTACTS + 1
+
+
+def test_a_request_waits_for_a_large_silent_fleet_no_longer_than_for_one_host(
+    reactor: MemoryReactorClock, pair: KeyPair
+) -> None:
+    fleet = hosts(reactor, pair, 100)
+    fleet.start()
+    waiting = Deferred.fromCoroutine(fleet.views())
+    reactor.advance(4.9)
+    assert not waiting.called
+    reactor.advance(0.2)
+    assert waiting.called
+    views = waiting.result
+    assert isinstance(views, list)
+    assert len(views) == 100
+    assert not fleet.asked
+
+
+def test_when_it_stops_nothing_is_asked_any_more(reactor: MemoryReactorClock, pair: KeyPair) -> None:
+    fleet = hosts(reactor, pair, 40)
+    fleet.start()
+    refuse(reactor)
+    waiting = Deferred.fromCoroutine(fleet.views())
+    stopping = Deferred.fromCoroutine(fleet.stop())
+    for _ in range(50):
+        reactor.advance(0.01)
+    assert stopping.called
+    assert waiting.called
+    assert reactor.getDelayedCalls() == []
+    tried = len(reactor.tcpClients)
+    reactor.advance(100)
+    assert len(reactor.tcpClients) == tried
