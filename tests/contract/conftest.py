@@ -12,6 +12,7 @@ from pytest_twisted import blockon
 from twisted.internet.defer import Deferred
 
 from lxdsched.sandbox.certs import KeyPair, make_certificate
+from lxdsched.sandbox.database import Database
 from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
 from tests.lxd.driver import LxdDriver
@@ -49,32 +50,61 @@ def lxds(
         _finish(_trust(servers, scheduler_pair))
         yield servers
         return
-    sandboxes = [_sandbox(number, lxd_admin) for number in (1, 2, 3)]
+    sandboxes = [_sandbox(f"node-{number}", lxd_admin) for number in (1, 2, 3)]
+    servers = _started(sandboxes, lxd_reactor, lxd_admin)
+    _finish(_trust(servers, scheduler_pair))
+    yield servers
+    _end(servers, sandboxes)
+
+
+@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.real_lxd)])
+def members(
+    request: pytest.FixtureRequest, lxd_reactor: IReactor, lxd_admin: KeyPair, scheduler_pair: KeyPair
+) -> Iterator[tuple[Lxd, ...]]:
+    """The three members of a cluster that trusts the scheduler and holds nothing: k1, k2 and k3."""
+    if request.param == "real":
+        cluster = request.getfixturevalue("fresh_cluster")
+        servers = tuple(
+            Lxd(daemon.url, daemon.fingerprint, driver, daemon.kill, daemon.revive)
+            for daemon, driver in zip(cluster.daemons, cluster.drivers, strict=True)
+        )
+        _finish(_trust(servers[:1], scheduler_pair))
+        yield servers
+        return
+    database = Database(clustered=True)
+    sandboxes = [_sandbox(f"k{number}", lxd_admin, database) for number in (1, 2, 3)]
+    servers = _started(sandboxes, lxd_reactor, lxd_admin)
+    _finish(_trust(servers[:1], scheduler_pair))
+    yield servers
+    _end(servers, sandboxes)
+
+
+def _sandbox(name: str, admin: KeyPair, database: Database | None = None) -> SandboxServer:
+    state = ServerState(name, database=database)
+    state.trust(admin.certificate, name="admin")
+    keypair = make_certificate(name, now=datetime.now(UTC))
+    return SandboxServer(state, the_reactor(), keypair=keypair)  # type: ignore[arg-type]  # all that both ask for
+
+
+def _started(sandboxes: list[SandboxServer], reactor: IReactor, admin: KeyPair) -> tuple[Lxd, ...]:
     for sandbox in sandboxes:
         _finish(sandbox.start())
-    servers = tuple(
+    return tuple(
         Lxd(
             sandbox.url,
             sandbox.keypair.fingerprint,
-            LxdDriver(sandbox.url, lxd_reactor, lxd_admin, sandbox.keypair.fingerprint),
+            LxdDriver(sandbox.url, reactor, admin, sandbox.keypair.fingerprint),
             sandbox.stop,
             sandbox.start,
         )
         for sandbox in sandboxes
     )
-    _finish(_trust(servers, scheduler_pair))
-    yield servers
+
+
+def _end(servers: tuple[Lxd, ...], sandboxes: list[SandboxServer]) -> None:
     for server, sandbox in zip(servers, sandboxes, strict=True):
         _finish(server.driver.aclose())
         _finish(sandbox.stop())
-
-
-def _sandbox(number: int, admin: KeyPair) -> SandboxServer:
-    name = f"node-{number}"
-    state = ServerState(name)
-    state.trust(admin.certificate, name="admin")
-    return SandboxServer(state, the_reactor(),  # type: ignore[arg-type]  # it is all that both ask for
-        keypair=make_certificate(name, now=datetime.now(UTC)))
 
 
 async def _trust(servers: tuple[Lxd, ...], pair: KeyPair) -> None:
