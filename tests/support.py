@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import cast
@@ -63,11 +63,18 @@ def demand(cores: int = 1, memory: int = GIB, **more: object) -> Demand:
     return Demand(Resources(cores * 1000, memory), **more)  # type: ignore[arg-type]
 
 
-async def until(fleet: Fleet, state: State, *, seconds: float = 20.0) -> None:
-    """Wait until every host of the fleet is in this state, without asking any: the fleet finds out by itself."""
+async def eventually(condition: Callable[[], bool], what: Callable[[], object] = lambda: "it") -> None:
+    """Wait until a condition holds; fail with `what` when it does not come to hold."""
     reactor = the_reactor()
-    patience = reactor.seconds() + seconds
-    while any(view.state is not state for view in fleet.snapshot()):
-        states = {view.host: (view.state, view.reason) for view in fleet.snapshot()}
-        assert reactor.seconds() < patience, f"still {states}"
+    end = reactor.seconds() + 30
+    while not condition():
+        assert reactor.seconds() < end, f"waited in vain: {what()}"
         await deferLater(reactor, 0.02)
+
+
+async def until(fleet: Fleet, state: State) -> None:
+    """Wait until every host of the fleet is in this state, without asking any: the fleet finds out by itself."""
+    await eventually(
+        lambda: all(view.state is state for view in fleet.snapshot()),
+        lambda: {view.host: (view.state, view.reason) for view in fleet.snapshot()},
+    )

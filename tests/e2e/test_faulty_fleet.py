@@ -95,8 +95,12 @@ async def test_good_hosts_go_on_beside_bad_ones_memory_stays_bounded_and_healed_
             for server in servers.values():
                 server.fault = None
                 server.state.trust(pair.certificate)
-            while set((await states(url)).values()) != {"polled"}:
+            for _ in range(200):
+                seen = await states(url)
+                if set(seen.values()) == {"polled"}:
+                    break
                 await deferLater(the_reactor(), 0.1)
+            assert set(seen.values()) == {"polled"}
             healed = await ask("POST", url + "/schedule", BODY)
             assert healed.body["host"] not in good
             assert served.running.end() == TOLD_TO_END

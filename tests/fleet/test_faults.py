@@ -8,7 +8,6 @@ from random import Random
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
-from twisted.internet.task import deferLater
 
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import HostSettings, Patience
@@ -31,7 +30,7 @@ from lxdsched.sandbox.server import SandboxServer
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
 from tests.fleet.conftest import MakeServer
-from tests.support import demand, host_settings, only_view, pinned, running_fleet, the_reactor, until
+from tests.support import demand, eventually, host_settings, only_view, pinned, running_fleet, the_reactor, until
 
 LISTING = "/1.0/instances"
 QUICK = Patience(connect=0.5, question=0.5, probe_first=0.05, probe_most=0.1, stale=1.0, answer_size=256 * 1024)
@@ -189,13 +188,23 @@ async def test_a_host_that_answers_but_cannot_list_is_chosen_after_fresh_ones_an
         assert view.reason == "it answers, but did not list its instances within 0.4 s"
         placed = await Scheduler(fleet, BUILT_IN[0], {}, Random(1)).schedule(demand(targets=frozenset({hung.url})))
         assert isinstance(placed, Placement)
-        while fleet.snapshot()[0].state is State.STALE:
-            await deferLater(the_reactor(), 0.05)
+        await eventually(lambda: fleet.snapshot()[0].state is not State.STALE)
         view = fleet.snapshot()[0]
         assert view.state is State.UNREACHABLE
         assert (view.reason or "").endswith("for longer than 3 s")
         hung.fault = None
         await until(fleet, State.POLLED)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_says_too_much_is_hung_up_on(make_server: MakeServer, pair: KeyPair, framing: str) -> None:
+    server = await make_server()
+    server.fault = Flood(framing=framing)  # type: ignore[arg-type]
+    async with running_fleet([settings(server, pair)], Patience(answer_size=64 * 1024, probe_first=30)) as fleet:
+        await fleet.views()
+        await eventually(lambda: server.requests.in_flight == 0)
+        assert server.requests.total == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -228,8 +237,7 @@ async def test_the_size_of_a_host_is_asked_again_now_and_then(make_server: MakeS
     server = await make_server()
     async with running_fleet([settings(server, pair)], Patience(poll=0.05, capacity=0.1)) as fleet:
         await fleet.views()
-        while server.requests.paths["/1.0/resources"] < 3:
-            await deferLater(the_reactor(), 0.02)
+        await eventually(lambda: server.requests.paths["/1.0/resources"] >= 3)
 
 
 @pytest_twisted.ensureDeferred
@@ -242,7 +250,6 @@ async def test_a_flooding_fleet_does_not_grow_the_process(make_server: MakeServe
     async with running_fleet([settings(server, pair) for server in servers], patient) as fleet:
         await fleet.views()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        while sum(server.requests.total for server in servers) < 60:
-            await deferLater(the_reactor(), 0.05)
+        await eventually(lambda: sum(server.requests.total for server in servers) >= 60)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 8 * limit * len(servers)

@@ -178,8 +178,8 @@ class LxdDriver:
         await self.request("PUT", path, kept | {"config": _merged(old["config"], config)})
 
     async def evacuate(self, member: str) -> None:
-        """Take a cluster member out of service, stopping what runs there."""
-        body = {"action": "evacuate", "mode": "stop"}
+        """Take a cluster member out of service; LXD moves what runs there to other members."""
+        body = {"action": "evacuate"}
         await self.request("POST", f"/1.0/cluster/members/{quote(member)}/state", body)
 
     async def restore(self, member: str) -> None:

@@ -33,6 +33,10 @@ DEADLINE = 60.0
 """Seconds within which any answer must be whole; a hung cluster member stalls its peers for 30."""
 
 
+RUNNING = (100, 103, 105)
+"""What LXD calls an operation that has been created, runs, or is pending."""
+
+
 class IReactor(IReactorCore, IReactorTCP, IReactorTime, IReactorUNIX):
     """The reactor, as far as the harness uses it."""
 
@@ -86,8 +90,11 @@ class RestClient:
         if answer["type"] != "async" or not wait:
             return answer["metadata"]
         bare, _, rest = answer["operation"].partition("?")
-        ended = await self._exchange("GET", f"{bare}/wait" + (f"?{rest}" if rest else ""), None, timeout)
-        operation = ended["metadata"]
+        operation = answer["metadata"]
+        # In a cluster the wait for a creation may come back while it still runs.
+        while operation["status_code"] in RUNNING:
+            ended = await self._exchange("GET", f"{bare}/wait" + (f"?{rest}" if rest else ""), None, timeout)
+            operation = ended["metadata"]
         if operation["status_code"] != 200:
             raise LxdError(operation["status_code"], operation["err"])
         return operation

@@ -168,7 +168,15 @@ def test_whatever_lxd_accepts_is_read_or_named_as_unreadable_and_nothing_else_br
 
 @pytest.mark.parametrize(
     ("text", "millicores"),
-    [("25ms/100ms", 250), ("200ms/100ms", 2000), ("1ms/3ms", 334), ("25/100", 250), ("50%", None), ("0%", None), ("-5%", None)],
+    [
+        ("25ms/100ms", 250),
+        ("200ms/100ms", 2000),
+        ("1ms/3ms", 334),
+        ("25/100", 250),
+        ("50%", None),
+        ("0%", None),
+        ("-5%", None),
+    ],
 )
 def test_a_hard_allowance_caps_and_a_soft_one_does_not(text: str, millicores: int | None) -> None:
     assert allowance_share(text) == millicores
