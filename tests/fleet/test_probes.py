@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
@@ -23,16 +24,31 @@ def reactor() -> MemoryReactorClock:
     return MemoryReactorClock()
 
 
-def hosts(reactor: MemoryReactorClock, pair: KeyPair, count: int) -> Fleet:
-    """Hosts whose connections end as the test wants."""
-    settings = [host_settings(f"https://192.0.2.{number}:8443", pair, pinned("0" * 64)) for number in range(count)]
-    return build_fleet(settings, Patience(), Counting(), reactor, Random(1))
+MakeFleet = Callable[[int], Fleet]
 
 
 @pytest.fixture
-def fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Fleet:
-    """One host whose connections the test refuses."""
-    return hosts(reactor, pair, 1)
+def make_fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Iterator[MakeFleet]:
+    """Hosts whose connections end as the test wants; what is left of them at its end is stopped."""
+    fleets = []
+
+    def make(count: int) -> Fleet:
+        settings = [host_settings(f"https://192.0.2.{number}:8443", pair, pinned("0" * 64)) for number in range(count)]
+        fleets.append(fleet := build_fleet(settings, Patience(), Counting(), reactor, Random(1)))
+        return fleet
+
+    yield make
+    for fleet in fleets:
+        stopping = Deferred.fromCoroutine(fleet.stop())
+        for _ in range(200):
+            reactor.advance(0)
+        assert stopping.called
+
+
+@pytest.fixture
+def fleet(make_fleet: MakeFleet) -> Fleet:
+    """One host."""
+    return make_fleet(1)
 
 
 def refuse(reactor: MemoryReactorClock) -> None:
@@ -89,8 +105,8 @@ def test_a_host_that_is_silent_is_given_up_at_its_deadline(reactor: MemoryReacto
     assert view.reason == "it did not answer within 5 s"
 
 
-def test_a_large_fleet_is_not_met_all_at_once(reactor: MemoryReactorClock, pair: KeyPair) -> None:
-    fleet = hosts(reactor, pair, 100)
+def test_a_large_fleet_is_not_met_all_at_once(reactor: MemoryReactorClock, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(100)
     fleet.start()
     assert len(reactor.tcpClients) == MOST_CONTACTS
     refuse(reactor)
@@ -98,9 +114,9 @@ def test_a_large_fleet_is_not_met_all_at_once(reactor: MemoryReactorClock, pair:
 
 
 def test_a_request_waits_for_a_large_silent_fleet_no_longer_than_for_one_host(
-    reactor: MemoryReactorClock, pair: KeyPair
+    reactor: MemoryReactorClock, make_fleet: MakeFleet
 ) -> None:
-    fleet = hosts(reactor, pair, 100)
+    fleet = make_fleet(100)
     fleet.start()
     waiting = Deferred.fromCoroutine(fleet.views())
     reactor.advance(4.9)
@@ -113,8 +129,8 @@ def test_a_request_waits_for_a_large_silent_fleet_no_longer_than_for_one_host(
     assert not fleet.asked
 
 
-def test_when_it_stops_nothing_is_asked_any_more(reactor: MemoryReactorClock, pair: KeyPair) -> None:
-    fleet = hosts(reactor, pair, 40)
+def test_when_it_stops_nothing_is_asked_any_more(reactor: MemoryReactorClock, make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(40)
     fleet.start()
     refuse(reactor)
     waiting = Deferred.fromCoroutine(fleet.views())
