@@ -1,5 +1,5 @@
 """The fleet: one client per host, what each host last said, and the view of all of them.
 
-`client.py` speaks a host's REST API over mTLS as `tls.py` trusts it, `payloads.py` reads its answers, `host.py` keeps
-what one host last said and when it is asked again, `fleet.py` is all hosts.
+`client.py` speaks a host's REST API, `connections.py` makes its connections as `tls.py` trusts them, `payloads.py`
+reads its answers, `host.py` keeps what one host last said and when it is asked again, `fleet.py` is all hosts.
 """

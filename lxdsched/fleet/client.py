@@ -7,26 +7,25 @@ question drops the host's connections, because a half-read answer cannot be left
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import ip_address
-from typing import Any, TypeVar
-from weakref import WeakSet
+from http.cookiejar import DefaultCookiePolicy
+from typing import TypeVar
 
 from hyperlink import URL
 from OpenSSL import SSL
-from treq.client import HTTPClient
+from treq.client import HTTPClient, IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgentEndpointFactory, IResponse
-from zope.interface import implementer
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
 
 from lxdsched.fleet import payloads
+from lxdsched.fleet.connections import Connections
 from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Row, Server
 from lxdsched.fleet.settings import HostSettings, Patience
 from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
@@ -36,6 +35,7 @@ T = TypeVar("T")
 
 _FORBIDDEN = 403
 _OK = 200
+HTTPS_PORT = 443
 _ALL_PROJECTS = "instance_all_projects"
 
 
@@ -55,11 +55,16 @@ class HostClient:
         self._reactor = reactor
         self._settings = settings
         self._patience = patience
-        self._base = URL.from_text(settings.url)
-        policy = HostPolicy(settings.identity, trust, self._base.host)
-        self._endpoints = _Endpoints(reactor, policy, patience.connect)
+        there = URL.from_text(settings.url)
+        # treq cannot put an IPv6 address into a request's URL. Where to connect to is not its decision anyway.
+        self._base = there.replace(host="lxd")
+        self._headers = Headers({"Host": [there.authority()]})
+        policy = HostPolicy(settings.identity, trust, there.host)
+        self._connections = Connections(reactor, policy, there.host, there.port or HTTPS_PORT, patience.connect)
         self._pool = HTTPConnectionPool(reactor)
-        self._http = HTTPClient(Agent.usingEndpointFactory(reactor, self._endpoints, self._pool))
+        agent = Agent.usingEndpointFactory(reactor, self._connections, self._pool)
+        # LXD sets no cookies; a host that does would have them kept for ever.
+        self._http = HTTPClient(agent, IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[])))
 
     async def describe(self) -> Capacity:
         """Ask who the host is, what it lets us see, and how large it is."""
@@ -86,7 +91,7 @@ class HostClient:
 
     def abort(self) -> None:
         """Drop every connection to the host, at once."""
-        self._endpoints.abort()
+        self._connections.abort()
 
     async def close(self) -> None:
         """Drop every connection, and wait until they are gone."""
@@ -139,7 +144,9 @@ class HostClient:
     async def _ask(self, *path: str, **query: str) -> payloads.Envelope:
         envelope = await self._answer(*path, **query)
         if envelope.error_code == _FORBIDDEN:
-            raise HostError(State.RESTRICTED, f"it does not let us see {'/'.join(('/1.0', *path))}: {envelope.error}")
+            raise HostError(
+                State.RESTRICTED, f"it does not let us see {'/'.join(('/1.0', *path))}: {envelope.error[:200]}"
+            )
         if envelope.error_code:
             raise HostError(
                 State.UNREACHABLE,
@@ -153,7 +160,7 @@ class HostClient:
             url = url.add(name, value)
         try:
             # Redirects are not followed: a host has no business to send our certificate elsewhere.
-            response = await self._http.get(url, allow_redirects=False, unbuffered=True)
+            response = await self._http.get(url, headers=self._headers, allow_redirects=False, unbuffered=True)
             body = await self._body(response)
         except Exception as error:
             causes = _causes(error)
@@ -213,50 +220,6 @@ class _Collector(Protocol):
             self.done.callback(b"".join(self._chunks))
         else:
             self.done.errback(reason)
-
-
-@implementer(IAgentEndpointFactory)
-class _Endpoints:
-    """Connects to one host under its TLS policy, and remembers what is connected, to be able to drop it."""
-
-    def __init__(self, reactor: IReactorTime, policy: HostPolicy, patience: float) -> None:
-        self._reactor = reactor
-        self._policy = policy
-        self._patience = patience
-        self.connected: WeakSet[Any] = WeakSet()
-
-    def endpointForURI(self, uri: URI) -> _Remembered:  # noqa: N802  # Twisted's name
-        return _Remembered(wrapClientTLS(self._policy, self._tcp(uri)), self.connected)
-
-    def _tcp(self, uri: URI) -> IStreamClientEndpoint:
-        try:
-            version = ip_address(uri.host.decode()).version
-        except ValueError:
-            return HostnameEndpoint(self._reactor, uri.host, uri.port, self._patience)
-        kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint  # noqa: PLR2004
-        return kind(self._reactor, uri.host.decode(), uri.port, self._patience)
-
-    def abort(self) -> None:
-        for protocol in list(self.connected):
-            if protocol.state != "CONNECTION_LOST":
-                protocol.transport.abortConnection()
-        self.connected.clear()
-
-
-@implementer(IStreamClientEndpoint)
-class _Remembered:
-    """An endpoint that puts what it connects into a set."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint, connected: WeakSet[Any]) -> None:
-        self._endpoint = endpoint
-        self._connected = connected
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        def remember(protocol: IProtocol) -> IProtocol:
-            self._connected.add(protocol)
-            return protocol
-
-        return self._endpoint.connect(protocolFactory).addCallback(remember)
 
 
 def _causes(error: Exception) -> list[BaseException]:

@@ -27,6 +27,7 @@ from lxdsched.sandbox.faults import (
     Status,
 )
 from lxdsched.sandbox.server import SandboxServer
+from lxdsched.sandbox.state import ServerState
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
 from tests.fleet.conftest import MakeServer
@@ -169,6 +170,18 @@ async def test_connections_are_kept(make_server: MakeServer, pair: KeyPair) -> N
         for _ in range(10):
             await fleet.views()
     assert server.requests.connections == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_may_have_an_ipv6_address(pair: KeyPair, server_pair: KeyPair) -> None:
+    state = ServerState("six")
+    state.trust(pair.certificate)
+    server = SandboxServer(state, the_reactor(), keypair=server_pair, address="::1")  # type: ignore[arg-type]
+    await server.start()
+    async with running_fleet([settings(server, pair)]) as fleet:
+        view = await only_view(fleet)
+    await server.stop()
+    assert (view.state, view.reason) == (State.POLLED, None)
 
 
 @pytest_twisted.ensureDeferred
