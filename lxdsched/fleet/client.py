@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from hyperlink import URL
 from OpenSSL import SSL
-from treq.client import HTTPClient, IndexableCookieJar
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
