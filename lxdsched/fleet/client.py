@@ -105,12 +105,7 @@ class HostClient:
 
     def _trusted(self, server: Server) -> Environment:
         if server.auth != "trusted" or server.environment is None:
-            identity = self._settings.identity
-            raise HostError(
-                State.UNTRUSTED,
-                f"it does not trust our client certificate {identity.fingerprint} "
-                f"(valid until {identity.expires:%Y-%m-%d}): add it with `lxc config trust add`",
-            )
+            raise HostError(State.UNTRUSTED, self._stranger())
         if _ALL_PROJECTS not in server.api_extensions:
             raise HostError(
                 State.RESTRICTED,
@@ -118,6 +113,13 @@ class HostClient:
                 "the instances of all projects",
             )
         return server.environment
+
+    def _stranger(self) -> str:
+        identity = self._settings.identity
+        ours = f"it does not trust our client certificate {identity.fingerprint}"
+        if identity.expires.timestamp() <= self._reactor.seconds():
+            return f"{ours}, which ended on {identity.expires:%Y-%m-%d}: make a new one and have it trusted"
+        return f"{ours}: add it there with `lxc config trust add`"
 
     async def _refuse_restricted(self) -> None:
         # Incus hides other projects' instances from a restricted certificate without a word; this is how it shows.

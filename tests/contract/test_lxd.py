@@ -170,7 +170,7 @@ async def test_an_expired_client_certificate_is_not_trusted_and_its_end_is_named
     async with running_fleet([settings(lxds[0], pair)]) as fleet:
         view = await only_view(fleet)
     assert view.state is State.UNTRUSTED
-    assert "2021-01-01" in (view.reason or "")
+    assert "which ended on 2021-01-01" in (view.reason or "")
 
 
 @pytest_twisted.ensureDeferred
