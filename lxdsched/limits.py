@@ -18,6 +18,9 @@ VM_DEFAULT_CPU = 1 * MILLICORES
 VM_DEFAULT_MEMORY = 1024**3
 """Bytes of a virtual machine without `limits.memory`."""
 
+MOST_PINS = 8192
+"""Characters that a `limits.cpu` may have; pins of a machine with 1,000 threads have half as many."""
+
 _SUFFIXES = {"": 1, "B": 1}
 _SUFFIXES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGTPE", 1)}
 _SUFFIXES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
@@ -83,6 +86,8 @@ def cpu_share(value: str, cpus: frozenset[int]) -> int:
     A count is a number of CPUs; anything with a comma or a dash pins a set of them; `sockets=,cores=,threads=` is the
     form of Incus' virtual machines.
     """
+    if len(value) > MOST_PINS:
+        raise LimitError(f"{value[:20]!r}... has more than {MOST_PINS} characters")
     if _COUNT.match(value):
         count = int(value)
     elif "=" in value:

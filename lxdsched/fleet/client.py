@@ -7,6 +7,7 @@ question drops the host's connections, because a half-read answer cannot be left
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import TypeVar
 
@@ -23,11 +24,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from lxdsched.fleet import payloads
-from lxdsched.fleet.connections import Connections
-from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Row, Server
+from lxdsched.fleet.connections import AnswerTooLong, Connections
+from lxdsched.fleet.payloads import Certificate, Environment, Hardware, OddRow, Row, Server
 from lxdsched.fleet.settings import HostSettings, Patience
 from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
 from lxdsched.model import Capacity, State
@@ -35,6 +37,7 @@ from lxdsched.model import Capacity, State
 T = TypeVar("T")
 
 _FORBIDDEN = 403
+_NOT_FOUND = 404
 _OK = 200
 HTTPS_PORT = 443
 _ALL_PROJECTS = "instance_all_projects"
@@ -61,11 +64,23 @@ class HostClient:
         self._base = there.replace(host="lxd")
         self._headers = Headers({"Host": [there.authority()]})
         policy = HostPolicy(settings.identity, trust, there.host)
-        self._connections = Connections(reactor, policy, there.host, there.port or HTTPS_PORT, patience.connect)
+        self._connections = Connections(
+            reactor,
+            policy,
+            there.host,
+            there.port or HTTPS_PORT,
+            patience=patience.connect,
+            most=patience.answer_size,
+        )
         self._pool = HTTPConnectionPool(reactor)
-        agent = Agent.usingEndpointFactory(reactor, self._connections, self._pool)
+        agent = _Plain(Agent.usingEndpointFactory(reactor, self._connections, self._pool))
         # LXD sets no cookies; a host that does would have them kept for ever.
         self._http = HTTPClient(agent, IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[])))
+
+    @property
+    def connected(self) -> int:
+        """How many connections have been made so far: a new one may lead to a host that has changed."""
+        return self._connections.made
 
     async def describe(self) -> Capacity:
         """Ask who the host is, what it lets us see, and how large it is."""
@@ -78,7 +93,7 @@ class HostClient:
         except payloads.PayloadError as error:
             raise _garbage("/1.0/resources", error) from None
 
-    async def instances(self) -> tuple[list[Row], dict[str, str]]:
+    async def instances(self) -> tuple[list[Row], list[OddRow]]:
         """List the instances of all projects, on a cluster those of all members; and what is wrong with odd rows."""
         envelope = await self._ask("instances", recursion="1", **{"all-projects": "true"})
         try:
@@ -117,15 +132,17 @@ class HostClient:
     def _stranger(self) -> str:
         identity = self._settings.identity
         ours = f"it does not trust our client certificate {identity.fingerprint}"
-        if identity.expires.timestamp() <= self._reactor.seconds():
+        if identity.expires <= datetime.now(UTC):
             return f"{ours}, which ended on {identity.expires:%Y-%m-%d}: make a new one and have it trusted"
         return f"{ours}: add it there with `lxc config trust add`"
 
     async def _refuse_restricted(self) -> None:
         # Incus hides other projects' instances from a restricted certificate without a word; this is how it shows.
         envelope = await self._answer("certificates", self._settings.identity.fingerprint)
+        if envelope.error_code in {_FORBIDDEN, _NOT_FOUND}:
+            return  # trusted by a CA or by an identity provider: it is no certificate that the host knows of
         if envelope.error_code:
-            return  # trusted by a CA or by an identity provider: the host has no such certificate
+            raise _failed("/1.0/certificates", envelope)
         try:
             restricted = payloads.open_metadata(envelope, Certificate).restricted
         except payloads.PayloadError as error:
@@ -151,10 +168,7 @@ class HostClient:
                 State.RESTRICTED, f"it does not let us see {'/'.join(('/1.0', *path))}: {envelope.error[:200]}"
             )
         if envelope.error_code:
-            raise HostError(
-                State.UNREACHABLE,
-                f"it answers {'/'.join(('/1.0', *path))} with {envelope.error_code}: {envelope.error[:200]}",
-            )
+            raise _failed("/".join(("/1.0", *path)), envelope)
         return envelope
 
     async def _answer(self, *path: str, **query: str) -> payloads.Envelope:
@@ -180,49 +194,59 @@ class HostClient:
         return envelope
 
     def _body(self, response: IResponse) -> Deferred[bytes]:
-        collector = _Collector(self._patience.answer_size, self.abort)
-        if isinstance(response.length, int) and response.length > self._patience.answer_size:
-            self.abort()
-            raise _TooLong(self._patience.answer_size)
+        collector = _Collector(self.abort)
         response.deliverBody(collector)
         return collector.done
+
+
+def _failed(path: str, envelope: payloads.Envelope) -> HostError:
+    return HostError(State.UNREACHABLE, f"it answers {path} with {envelope.error_code}: {envelope.error[:200]}")
 
 
 def _garbage(path: str, error: payloads.PayloadError) -> HostError:
     return HostError(State.UNREACHABLE, f"its {path} is not what LXD answers: {error}")
 
 
-class _TooLong(Exception):  # noqa: N818
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"its answer is longer than {limit // 1024**2} MiB")
-
-
 class _Collector(Protocol):
-    """Collects a body up to a limit; one that is longer is cut off by `abort`, and so is a cancelled one."""
+    """Collects a body; to cancel it is to drop the connections, by `abort`."""
 
-    def __init__(self, limit: int, abort: Callable[[], None]) -> None:
-        self._left = limit
-        self._limit = limit
-        self._abort = abort
+    def __init__(self, abort: Callable[[], None]) -> None:
         self._chunks: list[bytes] = []
         self.done: Deferred[bytes] = Deferred(lambda _: abort())
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        self._left -= len(data)
-        if self._left >= 0:
-            self._chunks.append(data)
-        elif not self.done.called:
-            self._chunks.clear()
-            self.done.errback(_TooLong(self._limit))
-            self._abort()
+        self._chunks.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         if self.done.called:
             return
-        if reason.check(ResponseDone, PotentialDataLoss):
+        if reason.check(ResponseDone):
             self.done.callback(b"".join(self._chunks))
         else:
             self.done.errback(reason)
+
+
+@implementer(IAgent)
+class _Plain:
+    """Asks for plain answers, and takes none that says it is packed: unpacked, it could be of any size."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,  # noqa: N803
+    ) -> Deferred[IResponse]:
+        plain = Headers() if headers is None else headers.copy()
+        plain.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(self._take)
+
+    def _take(self, response: IResponse) -> IResponse:
+        response.headers.removeHeader(b"Content-Encoding")  # so that nobody unpacks it: LXD has nothing packed
+        return response
 
 
 def _causes(error: Exception) -> list[BaseException]:
@@ -238,6 +262,10 @@ def _unreachable(causes: list[BaseException]) -> HostError:
     for cause in causes:
         if isinstance(cause, CertificateRefused):
             return HostError(State.UNTRUSTED, str(cause))
+        if isinstance(cause, AnswerTooLong):
+            return HostError(State.UNREACHABLE, str(cause))
+        if isinstance(cause, PotentialDataLoss):
+            return HostError(State.UNREACHABLE, "its answer has neither a length nor an end")
     for cause in causes:
         if isinstance(cause, SSL.Error) and cause.args and isinstance(cause.args[0], list):
             alerts = ", ".join(entry[-1] for entry in cause.args[0])

@@ -1,55 +1,131 @@
-"""The connections to one host: made under its TLS policy, and all known, so that they can be dropped."""
+"""The connections to one host: made under its TLS policy, bounded in what they take in, and all known.
+
+What a host may say is counted here, below HTTP, where nothing it sends can hide: headers, framing and body. The count
+begins anew with every request that is written.
+"""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Any
-from weakref import WeakSet
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.python.failure import Failure
 from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from lxdsched.fleet.tls import HostPolicy
 
+MOST_HEADERS = 64 * 1024
+"""Bytes that the headers of an answer may have."""
+_END_OF_HEADERS = b"\r\n\r\n"
+
+
+class AnswerTooLong(Exception):  # noqa: N818
+    """A host said more than it may; the message says how much that is."""
+
 
 @implementer(IAgentEndpointFactory)
 class Connections:
-    """Connects to one host and port, whatever a URL says. `patience` is for the TCP connection, in seconds."""
+    """Connects to one host and port, whatever a URL says.
 
-    def __init__(self, reactor: IReactorTime, policy: HostPolicy, host: str, port: int, patience: float) -> None:
+    `patience` is for the TCP connection, in seconds; `most` is what an answer may have, in bytes.
+    """
+
+    def __init__(
+        self, reactor: IReactorTime, policy: HostPolicy, host: str, port: int, *, patience: float, most: int
+    ) -> None:
+        self.made = 0  # how many there have been so far
+        self.most = most
+        self.open: set[_Bounded] = set()
         self._endpoint = wrapClientTLS(policy, _tcp(reactor, host, port, patience))
-        self._connected: WeakSet[Any] = WeakSet()
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002, N802  # Twisted's name
         """Return the one endpoint there is."""
-        return _Remembering(self._endpoint, self._connected)
+        return _Endpoint(self._endpoint, self)
 
     def abort(self) -> None:
         """Drop every connection at once."""
-        for protocol in list(self._connected):
-            if protocol.state != "CONNECTION_LOST":
-                protocol.transport.abortConnection()
-        self._connected.clear()
+        for connection in list(self.open):
+            connection.abortConnection()
 
 
 @implementer(IStreamClientEndpoint)
-class _Remembering:
-    """An endpoint that puts what it connects into a set."""
+class _Endpoint:
+    """Connects, and puts a bound between the connection and who asked for it."""
 
-    def __init__(self, endpoint: IStreamClientEndpoint, connected: WeakSet[Any]) -> None:
+    def __init__(self, endpoint: IStreamClientEndpoint, connections: Connections) -> None:
         self._endpoint = endpoint
-        self._connected = connected
+        self._connections = connections
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
-        def remember(protocol: IProtocol) -> IProtocol:
-            self._connected.add(protocol)
-            return protocol
+        factory = _Factory(protocolFactory, self._connections)
+        return self._endpoint.connect(factory).addCallback(lambda bounded: cast(_Bounded, bounded).wrappedProtocol)
 
-        return self._endpoint.connect(protocolFactory).addCallback(remember)
+
+class _Factory(WrappingFactory):
+    noisy = False
+
+    def __init__(self, wrapped: IProtocolFactory, connections: Connections) -> None:
+        super().__init__(wrapped)
+        self.connections = connections
+
+    def buildProtocol(self, addr: Any) -> _Bounded:  # noqa: N802
+        return _Bounded(self, self.wrappedFactory.buildProtocol(addr))
+
+
+class _Bounded(ProtocolWrapper):
+    """A connection that is dropped when an answer gets too long."""
+
+    factory: _Factory
+
+    def __init__(self, factory: _Factory, wrapped: IProtocol) -> None:
+        super().__init__(factory, wrapped)  # type: ignore[arg-type]  # it is one
+        self._received = 0
+        self._headers: bytes | None = b""  # the end of what has come in of them; None once they are through
+        self._too_long: AnswerTooLong | None = None
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802
+        self.factory.connections.made += 1
+        self.factory.connections.open.add(self)
+        super().makeConnection(transport)
+
+    def write(self, data: bytes) -> None:
+        self._ask()
+        super().write(data)
+
+    def writeSequence(self, data: Any) -> None:  # noqa: N802
+        self._ask()
+        super().writeSequence(data)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        if self._too_long is not None:
+            return
+        self._received += len(data)
+        most, what = self.factory.connections.most, "answer is"
+        if self._headers is not None:
+            seen = self._headers + data
+            self._headers = None if _END_OF_HEADERS in seen else seen[1 - len(_END_OF_HEADERS) :]
+            if self._headers is not None:
+                most, what = MOST_HEADERS, "headers are"
+        if self._received > most:
+            self._too_long = AnswerTooLong(f"its {what} longer than {most // 1024} KiB")
+            self.abortConnection()
+        else:
+            super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        self.factory.connections.open.discard(self)
+        super().connectionLost(reason if self._too_long is None else Failure(self._too_long))
+
+    def _ask(self) -> None:
+        self._received = 0
+        self._headers = b""
 
 
 def _tcp(reactor: IReactorTime, host: str, port: int, patience: float) -> IStreamClientEndpoint:

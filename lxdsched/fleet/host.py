@@ -8,9 +8,7 @@ the requests of one moment one deadline, and later ones nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,8 +18,14 @@ from twisted.python.failure import Failure
 from lxdsched.fleet.client import HostClient, HostError
 from lxdsched.fleet.payloads import allocate
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
+from lxdsched.fleet.shared import Question, Shared
 from lxdsched.limits import Share
 from lxdsched.model import Allocation, Capacity, State, View
+
+HANDSHAKE = 0.5
+"""Seconds for which a host that is met may keep others from being met."""
+MOST_DOUBTS = 10
+"""Doubtful instances of a host that the log names one by one."""
 
 _UNASKED = HostError(State.UNREACHABLE, "it has not been asked yet")
 
@@ -56,14 +60,14 @@ class Host:
         self._random = random
         self._capacity: Capacity | None = None
         self._described_at = 0.0
+        self._described_on = 0
         self._shares: dict[str, Share] = {}
         self._allocation = Allocation()
         self._observed_at: float | None = None
         self._trouble: HostError | None = _UNASKED
         self._failures = 0
         self._greeted = False
-        self._question: Deferred[None] | None = None
-        self._waiting: list[Deferred[None]] = []
+        self._question = Shared(self._ask)
         self._background: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
         self._stopped = False
@@ -77,16 +81,15 @@ class Host:
         """Ask no more, and drop what is connected. Whoever waits gets what is known."""
         self._stopped = True
         self._hush()
-        for running in (self._background, self._question):
-            if running is not None:
-                running.cancel()
-        self._tell()
+        if self._background is not None:
+            self._background.cancel()
+        self._question.cancel()
         await self._client.close()
 
     def view(self) -> View:
         """Say what is known of the host now, without asking it."""
         if self._view.state is State.STALE and self._too_old():
-            self._view = self._look()
+            self._show()
         return self._view
 
     def refresh(self) -> Deferred[None] | None:
@@ -97,48 +100,32 @@ class Host:
         """
         if self._trouble is not None and self.asked:
             return None
-        return self._join()
-
-    def _join(self) -> Deferred[None]:
-        waiter: Deferred[None] = Deferred(self._leave)
-        self._waiting.append(waiter)
-        if self._question is None:
-            question = self._question = Deferred.fromCoroutine(self._ask())
-            question.addBoth(self._asked)
-            if question.called:
-                self._question = None
-        return waiter
-
-    def _asked(self, result: object) -> None:
-        self._question = None
-        if isinstance(result, Failure):
-            result.trap(CancelledError)  # by `stop`, and by nothing else
-        self._tell()
-
-    def _leave(self, waiter: Deferred[None]) -> None:
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
-
-    def _tell(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.called:
-                waiter.callback(None)
+        return self._question.join()
 
     async def _ask(self) -> None:
         """Ask for the listing, before it for the capacity where that is not known for sure."""
         if self._trouble is None:
             answered = await self._attempt(self._listing)
         else:
-            await self._contacts.acquire()
-            try:
-                answered = await self._attempt(self._listing)
-            finally:
-                self._contacts.release()
+            answered = await self._meet()
         if answered:
             self._succeed()
 
-    async def _attempt(self, question: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> bool:
+    async def _meet(self) -> bool:
+        """Ask a host that has to be connected to, when its turn has come.
+
+        The turn is over after the time that a handshake may take, so that silent hosts do not keep others waiting.
+        """
+        await self._contacts.acquire()
+        turn = self._clock.callLater(HANDSHAKE, self._contacts.release)
+        try:
+            return await self._attempt(self._listing)
+        finally:
+            if turn.active():
+                turn.cancel()
+                self._contacts.release()
+
+    async def _attempt(self, question: Question) -> bool:
         """Ask under the deadline. Whatever goes wrong takes the host out of the running, and nothing else."""
         try:
             await self._by_deadline(Deferred.fromCoroutine(question()))
@@ -160,7 +147,7 @@ class Host:
         self._greeted = False
         greeting = self._clock.callLater(self._patience.question / 2, self._greet)
         try:
-            rows, doubts = await self._client.instances()
+            rows, odd = await self._client.instances()
         except HostError as error:
             if error.state is State.RESTRICTED and not described:
                 await self._client.describe()  # says what became of our right to see
@@ -170,7 +157,7 @@ class Host:
                 greeting.cancel()
         capacity = self._capacity
         assert capacity is not None  # noqa: S101  # in the running means described
-        self._allocation, self._shares = allocate(rows, doubts, capacity, self._counting, self._shares)
+        self._allocation, self._shares = allocate(rows, odd, capacity, self._counting, self._shares)
         self._observed_at = self._clock.seconds()
 
     def _greet(self) -> None:
@@ -185,6 +172,7 @@ class Host:
     async def _describe(self) -> None:
         self._capacity = await self._client.describe()
         self._described_at = self._clock.seconds()
+        self._described_on = self._client.connected
 
     async def _by_deadline(self, asking: Deferred[None]) -> None:
         late = False
@@ -220,11 +208,29 @@ class Host:
 
     async def _look_after(self) -> None:
         """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity."""
-        due = self._clock.seconds() - self._described_at >= self._patience.capacity
-        if self._trouble is None and due and not await self._attempt(self._describe):
-            return
-        await self._join()
+        if self._trouble is None and self._capacity_due():
+            await self._renew()
+        await self._question.join()
         self._rest(self._patience.poll)
+
+    def _capacity_due(self) -> bool:
+        """Whether the host may have another size by now: it is long ago, or it is met on a new connection."""
+        age = self._clock.seconds() - self._described_at
+        return age >= self._patience.capacity or self._described_on != self._client.connected
+
+    async def _renew(self) -> None:
+        """Ask for the capacity again. A host that cannot tell it keeps the one it told, as long as it lists."""
+        try:
+            await self._by_deadline(Deferred.fromCoroutine(self._describe()))
+        except HostError as error:
+            if error.state in {State.UNTRUSTED, State.RESTRICTED}:
+                self._fail(error)
+                return
+            self._log.warn(
+                "host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=error.reason
+            )
+            self._described_at = self._clock.seconds()
+            self._described_on = self._client.connected
 
     def _rest(self, seconds: float) -> None:
         """Let the next turn come after some time, unless one is to come already."""
@@ -236,6 +242,9 @@ class Host:
         self._trouble = None
         self._failures = 0
         self._show()
+        if self._capacity_due() and self._timer is not None:
+            self._hush()
+            self._rest(0)
 
     def _fail(self, error: HostError) -> None:
         self.asked = True
@@ -255,14 +264,14 @@ class Host:
                 self._log.warn("host {host} is {state}: {reason}", **told)
             elif now.state is not State.DOUBTFUL:
                 self._log.info("host {host} answers: {state}", **told)
-        if now.allocation.doubts and now.allocation.doubts != before.allocation.doubts:
-            for instance, doubt in now.allocation.doubts.items():
-                self._log.warn(
-                    "instance {instance} on {host} is doubtful: {doubt}",
-                    host=now.host,
-                    instance=instance,
-                    doubt=doubt,
-                )
+        doubts = now.allocation.doubts
+        if doubts == before.allocation.doubts:
+            return
+        for instance, doubt in list(doubts.items())[:MOST_DOUBTS]:
+            told = {"host": now.host, "instance": instance, "doubt": doubt}
+            self._log.warn("instance {instance} on {host} is doubtful: {doubt}", **told)
+        if len(doubts) > MOST_DOUBTS:
+            self._log.warn("{count} instances on {host} are doubtful", host=now.host, count=len(doubts))
 
     def _look(self) -> View:
         state, reason = self._standing()

@@ -6,7 +6,7 @@ useless: only where the whole listing does not decode are the rows looked at one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -108,19 +108,31 @@ class Row(msgspec.Struct):
     expanded_config: dict[str, str] | None = None
 
 
-class _Named(msgspec.Struct):
-    """What can be said of a row that does not decode: each field if it is what it should be."""
+class OddRow(msgspec.Struct):
+    """What can be said of a row that does not decode: each field may be anything. `doubt` is what is wrong with it."""
 
     name: object = None
     project: object = "default"
     location: object = None
+    status: object = None
+    doubt: str = ""
+
+    @property
+    def label(self) -> str:
+        """A name for the instance, as far as it has one."""
+        return f"{self.project}/{self.name}"[:MOST_TEXT]
 
 
 _envelope = msgspec.json.Decoder(Envelope)
 _rows = msgspec.json.Decoder(list[Row])
 _raw_rows: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 _row = msgspec.json.Decoder(Row)
-_named = msgspec.json.Decoder(_Named)
+_odd_row = msgspec.json.Decoder(OddRow)
+
+MOST_ODD_ROWS = 1000
+"""Rows that may be odd before the listing as a whole is not believed."""
+MOST_TEXT = 200
+"""Characters of a host's text that are passed on to people."""
 
 
 def open_envelope(body: bytes) -> Envelope:
@@ -133,32 +145,37 @@ def open_metadata(envelope: Envelope, kind: type[T]) -> T:
     return _decoded(msgspec.json.Decoder(kind), envelope.metadata)
 
 
-def open_listing(envelope: Envelope) -> tuple[list[Row], dict[str, str]]:
-    """Decode a listing into its rows, and what is wrong with every row that does not decode.
+def open_listing(envelope: Envelope) -> tuple[list[Row], list[OddRow]]:
+    """Decode a listing into its rows, and into what can be said of those that do not decode.
 
-    PayloadError when it is no listing at all.
+    PayloadError when it is no listing at all, or more of it is odd than can be an accident.
     """
     try:
-        return _rows.decode(envelope.metadata), {}
+        return _rows.decode(envelope.metadata), []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     rows: list[Row] = []
-    doubts: dict[str, str] = {}
+    odd: list[OddRow] = []
     raws: list[msgspec.Raw] = _decoded(_raw_rows, envelope.metadata)
     for number, raw in enumerate(raws):
         try:
             rows.append(_decoded(_row, raw))
         except PayloadError as error:
-            doubts[_label(raw, number)] = str(error)
-    return rows, doubts
+            odd.append(_odd(raw, number, str(error)))
+            if len(odd) > MOST_ODD_ROWS:
+                raise PayloadError(f"more than {MOST_ODD_ROWS} of its rows cannot be read: {error}") from None
+    return rows, odd
 
 
-def _label(raw: msgspec.Raw, number: int) -> str:
+def _odd(raw: msgspec.Raw, number: int, doubt: str) -> OddRow:
     try:
-        named = _decoded(_named, raw)
+        row = _decoded(_odd_row, raw)
     except PayloadError:
-        return f"row {number}"
-    return f"{named.project}/{named.name}" if isinstance(named.name, str) else f"row {number}"
+        row = OddRow()
+    if not isinstance(row.name, str):
+        row.name = f"row {number}"
+    row.doubt = doubt[:MOST_TEXT]
+    return row
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
@@ -213,19 +230,19 @@ def _kinds(environment: Environment) -> frozenset[InstanceType]:
 
 def allocate(
     rows: list[Row],
-    doubts: Mapping[str, str],
+    odd: Iterable[OddRow],
     on: Capacity,
     counting: Counting,
     known: Mapping[str, Share],
 ) -> tuple[Allocation, dict[str, Share]]:
     """Sum up what the rows of one host are entitled to.
 
-    `doubts` are the rows that did not decode. A doubtful instance counts as its last `known` share, else as one
+    `odd` are the rows that did not decode. A doubtful instance counts as its last `known` share, else as one
     without limits. Returned beside the allocation is what each instance counted as, for the next time.
     """
     cpu = memory = counted = exempt = unlimited = 0
     shares: dict[str, Share] = {}
-    doubtful = dict(doubts)
+    doubtful: dict[str, str] = {}
     rest = Share(Resources(counting.unlimited.cpu, counting.unlimited.memory), unlimited=True)
     for row in rows:
         if on.clustered and row.location != on.name:
@@ -239,7 +256,15 @@ def allocate(
                 raise LimitError("it is listed without its config")
             shares[label] = instance_share(row.expanded_config, _kind(row), on, counting.unlimited)
         except LimitError as error:
-            doubtful[label] = str(error)
+            doubtful[label] = str(error)[:MOST_TEXT]
+    for strange in odd:
+        elsewhere = on.clustered and isinstance(strange.location, str) and strange.location != on.name
+        if elsewhere:
+            continue
+        if isinstance(strange.status, str) and strange.status in counting.exempt:
+            exempt += 1
+        else:
+            doubtful[strange.label] = strange.doubt
     for label in doubtful:
         shares[label] = known.get(label, rest)
     for share in shares.values():

@@ -58,7 +58,7 @@ FAULTS: list[tuple[Fault, str]] = [
     (Flood(), "its answer is longer than "),
     (Flood(framing="length", size=10**9), "its answer is longer than "),
     (Flood(framing="length"), "its answer is longer than "),
-    (Flood(framing="close"), "its answer is longer than "),
+    (Flood(framing="close"), "its answer has neither a length nor an end"),
     (Status(code=500, message="sql: database is closed"), "with 500: sql: database is closed"),
     (Status(code=503, message="no leader"), "with 503: no leader"),
     (Garbage(kind="html"), "not as LXD does"),

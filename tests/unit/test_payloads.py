@@ -157,7 +157,7 @@ def test_one_odd_instance_is_doubtful_and_the_others_still_count(odd: dict[str, 
 
 
 def test_a_row_that_is_no_object_is_doubtful_by_its_place() -> None:
-    assert list(counted(answered([row("a"), 7])).doubts) == ["row 1"]
+    assert list(counted(answered([row("a"), 7])).doubts) == ["default/row 1"]
 
 
 def test_instances_of_the_same_name_in_two_projects_both_count() -> None:
