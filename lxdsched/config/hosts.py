@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from OpenSSL import SSL
+
 from lxdsched.config.values import Fault, integer, size
 from lxdsched.fleet.settings import HostSettings
 from lxdsched.fleet.tls import (
     Authority,
+    FirstUse,
+    HostPolicy,
     Identity,
     IdentityError,
     Pinned,
@@ -41,6 +46,9 @@ _KEYS = frozenset(
         "labels",
     }
 )
+
+# Underscores are no letters of host names, and yet people have them in their names.
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 
 T = TypeVar("T")
 Complain = Callable[[str], None]
@@ -141,10 +149,16 @@ class HostReader:
         if certificate is None or key is None:
             return None
         try:
-            return read_identity(certificate, key)
+            identity = read_identity(certificate, key)
+            HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
+        except SSL.Error as error:
+            why = ", ".join(entry[-1] for entry in error.args[0])
+            self.faults.append(f"{where}.client_cert: {certificate_path}: OpenSSL refuses it: {why}")
+            return None
         except IdentityError as error:
             self.faults.append(f"{where}.client_cert: {certificate_path} with {key_path}: {error}")
             return None
+        return identity
 
     def _trust(self, where: str, entry: Mapping[str, object]) -> Trust | None:
         ways = [key for key in ("server_cert", "fingerprint", "ca") if key in entry]
@@ -196,13 +210,23 @@ def address(host: str) -> str:
     name = parts.hostname or ""
     if not name or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
         raise Fault(f"{host!r} must be a host and a port alone, such as https://192.0.2.1:8443")
+    if port == 0:
+        raise Fault(f"{host!r}: there is no port 0")
     if port is None:
         port = HTTPS_PORT if "://" in host else LXD_PORT
+    return f"https://{_name(host, name)}:{port}"
+
+
+def _name(host: str, name: str) -> str:
     try:
-        name = f"[{IPv6Address(name)}]" if ":" in name else name.encode("idna").decode()
+        if ":" in name and "%" not in name:
+            return f"[{IPv6Address(name)}]"
+        name = name.encode("idna").decode()
     except ValueError as error:  # UnicodeError is one
         raise Fault(f"{host!r} holds a name that no host can have ({error})") from None
-    return f"https://{name}:{port}"
+    if not _NAME.match(name):
+        raise Fault(f"{host!r} holds a name that no host can have")
+    return name
 
 
 def _labels(value: object) -> Mapping[str, str]:

@@ -113,7 +113,7 @@ class _Loader:
             self._file = tomllib.loads(Path(self._path).read_text(encoding="utf-8"))
         except OSError as error:
             self._faults.append(f"{self._path}: {error.strerror}")
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
             self._faults.append(f"{self._path}: not a TOML file: {error}")
         known = [setting.name for setting in SETTINGS]
         for key in self._file:
@@ -127,6 +127,9 @@ class _Loader:
             return source, None
         try:
             return source, setting.read(raw)
+        except OverflowError:
+            self._faults.append(f"{source}: is beyond all numbers")
+            return source, None
         except Fault as fault:
             self._faults.append(f"{source}: {fault}")
             return source, None
@@ -153,7 +156,7 @@ class _Loader:
         if isinstance(entries, str):
             try:
                 entries = msgspec.json.decode(entries)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 self._faults.append(f"{source}: is not JSON: {error}")
                 return ()
         reader = HostReader(

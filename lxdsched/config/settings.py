@@ -8,7 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from lxdsched.config.values import Reader, anything, choice, integer, interface, millicores, seconds, size, text, texts
+from lxdsched.config.values import (
+    Reader,
+    anything,
+    choice,
+    integer,
+    interface,
+    millicores,
+    seconds,
+    size,
+    size_from,
+    text,
+    texts,
+)
 
 PREFIX: Final = "LXD_MULTI_SCHEDULER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
@@ -67,7 +79,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("poll_interval", 30.0, seconds(0.1), "seconds between two looks at a host that no request asks about"),
     Setting("capacity_interval", 300.0, seconds(1), "seconds between two looks at a host's size"),
     Setting("max_stale", 30.0, seconds(0), "seconds for which a host that cannot list is chosen from its last view"),
-    Setting("max_answer_size", 32 * 1024**2, size, "size at which a host's answer is cut off"),
+    Setting("max_answer_size", 32 * 1024**2, size_from(64 * 1024), "size at which a host's answer is cut off"),
     Setting("stop_timeout", 10.0, seconds(0), "seconds that requests in flight have to finish when the daemon stops"),
     Setting("log_level", "INFO", choice(*LOG_LEVELS), "least level that is logged", "LXD_MULTI_LOG_LEVEL"),
     Setting("log_format", "auto", choice("auto", "json", "text"), "auto is text on a terminal, JSON elsewhere"),

@@ -6,6 +6,7 @@ A reader returns the value in the unit that the inside works with, or raises Fau
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
@@ -20,16 +21,21 @@ class Fault(ValueError):  # noqa: N818
     """What is wrong with a value, as the second half of a sentence that begins with the setting's name."""
 
 
+_WHOLE = re.compile(r"-?[0-9]{1,18}\Z")
+MOST_SECONDS = 86_400
+"""Seconds of the longest time span that makes sense in a setting: a day."""
+
+
 def integer(least: int, most: int) -> Reader:
     """Read a whole number in a range."""
 
     def read(value: object) -> int:
-        if isinstance(value, str) and value.strip().lstrip("-").isascii() and value.strip().lstrip("-").isdigit():
-            value = int(value) if len(value) < 20 else most + 1  # noqa: PLR2004
+        if isinstance(value, str) and _WHOLE.match(value.strip()):
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise Fault(f"is {value!r}, not a whole number")
         if not least <= value <= most:
-            raise Fault(f"is {value}, not between {least} and {most}")
+            raise Fault(f"is not between {least} and {most}")
         return value
 
     return read
@@ -44,11 +50,23 @@ def seconds(least: float) -> Reader:
                 value = float(value)
             except ValueError:
                 raise Fault(f"is {value!r}, not a number of seconds") from None
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or value != value:  # noqa: PLR0124  # NaN
             raise Fault(f"is {value!r}, not a number of seconds")
-        if not least <= value <= 86400:  # noqa: PLR2004
-            raise Fault(f"is {value:g} seconds, not between {least:g} and 86400")
+        if not least <= value <= MOST_SECONDS:
+            raise Fault(f"is not between {least:g} and {MOST_SECONDS} seconds")
         return float(value)
+
+    return read
+
+
+def size_from(least: int) -> Reader:
+    """Read an amount of memory that is not too small, in bytes."""
+
+    def read(value: object) -> int:
+        found = size(value)
+        if found < least:
+            raise Fault(f"is less than {least} bytes")
+        return found
 
     return read
 
@@ -62,7 +80,7 @@ def size(value: object) -> int:
     try:
         return parse_size(value.strip())
     except LimitError as error:
-        raise Fault(f"is {error}".replace("is '", "'", 1) if str(error).startswith("'") else str(error)) from None
+        raise Fault(str(error)) from None
 
 
 def millicores(value: object) -> int:

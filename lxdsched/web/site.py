@@ -7,7 +7,9 @@ connections close, requests in flight finish, and later ones on the same connect
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -32,6 +34,9 @@ IDLE = 75.0
 LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
 
+_ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
+"""A whole URL, which a client may send in the place of a path."""
+
 _QUIET = frozenset({b"/healthz", b"/readyz"})
 
 
@@ -48,6 +53,10 @@ class BoundedRequest(Request):
         super().__init__(channel, *args, **kwargs)
         self.notes: dict[str, object] = {}
         self.received_at: float | None = None
+
+    def gotLength(self, length: int | None) -> None:  # noqa: ARG002, N802
+        """Keep the body in memory: it is small, whatever its length is said to be."""
+        self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece of the body, unless it makes the body too long."""
@@ -72,6 +81,8 @@ class BoundedRequest(Request):
         except UnicodeDecodeError:
             self.answer_error(invalid_request("the method or path of the request is not text"))
             return
+        if match := _ABSOLUTE.match(self.path):
+            self.path = match[1] or b"/"
         super().process()
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
@@ -147,8 +158,12 @@ class Channel(HTTPChannel):
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         """Take a line of a request's head."""
-        if not self._refused:
+        if self._refused:
+            return
+        try:
             super().lineReceived(line)
+        except ValueError:  # a Content-Length of more digits than a number may have
+            self._respondToBadRequestAndDisconnect()
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take bytes of a request's body."""
@@ -190,9 +205,13 @@ class Channel(HTTPChannel):
         self._deadline = self.callLater(LINGER, transport.abortConnection)
 
     def retire(self) -> None:
-        """Close the connection if it is idle, else let its request be the last one."""
-        self.persistent = False
-        if not self._handlingRequest and self._deadline is None:
+        """Close the connection if it is idle, else let its request be the last one.
+
+        A request that is only coming in is left to come in: it is answered that it came too late.
+        """
+        if self._handlingRequest:
+            self.persistent = False
+        elif self._deadline is None:
             self.loseConnection()
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802

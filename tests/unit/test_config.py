@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,7 +149,7 @@ def test_every_fault_is_found_at_once_and_names_its_key(tmp_path: Path, entry: d
         f"{file}: pot: is not a setting, did you mean port?",
         "--port: is 'eighty', not a whole number",
         f"{file}: interface: is 'eth0', not an IP address such as 127.0.0.1 or ::",
-        "LXD_MULTI_OVER_COMMIT_PERCENT: is 0, not between 1 and 10000",
+        "LXD_MULTI_OVER_COMMIT_PERCENT: is not between 1 and 10000",
         "LXD_MULTI_LOG_LEVEL: is 'LOUD', not one of DEBUG, INFO, WARN, ERROR",
         "LXD_MULTI_SCHEDULER_STRATEGY: 'best' is not a strategy; these are: balanced, least-allocated",
         "LXD_MULTI_HOSTS[0].client_key: /nowhere/key.pem: No such file or directory",
@@ -228,6 +229,7 @@ def test_a_hosts_own_settings_are_checked(entry: dict[str, Any], more: dict[str,
     [
         ("node-1", "https://node-1:8443"),
         ("node-1:443", "https://node-1:443"),
+        ("node_1", "https://node_1:8443"),
         ("192.0.2.1", "https://192.0.2.1:8443"),
         ("[2001:db8::1]", "https://[2001:db8::1]:8443"),
         ("https://node-1", "https://node-1:443"),
@@ -255,6 +257,13 @@ def test_a_host_may_be_written_short(host: str, url: str) -> None:
         "unix:///s",
         "a" * 64,
         "a..b",
+        "x:0",
+        "ho st",
+        "*",
+        "-x-",
+        "a%20b",
+        "https://[fe80::1%lo]:8443",
+        "\0x",
     ],
 )
 def test_what_is_no_host_is_a_fault_that_shows_it(host: str) -> None:
@@ -268,6 +277,35 @@ def test_a_variable_that_looks_like_ours_and_is_not_is_a_warning(entry: dict[str
     assert config.warnings == (
         "LXD_MULTI_SCHEDULER_PROT is not a setting of lxdsched, did you mean LXD_MULTI_SCHEDULER_PORT?; ignored",
     )
+
+
+@pytest.mark.parametrize("value", ["--5", "-", "1" * 30, "1" * 5000, "٣", "1.0", "1e3"])
+def test_a_number_that_is_none_is_a_fault(value: str, entry: dict[str, Any]) -> None:
+    (fault,) = faults([entry], LXD_MULTI_SCHEDULER_PORT=value)
+    assert fault.startswith("LXD_MULTI_SCHEDULER_PORT: is ")
+
+
+@pytest.mark.parametrize("text", ["port = " + "1" * 5000, "host_timeout = 1" + "0" * 400, "x = " + "[" * 5000])
+def test_a_file_beyond_reason_is_a_fault(text: str, entry: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "lxdsched.toml"
+    file.write_text(text)
+    assert all(str(file) in fault for fault in faults([entry], file=file))
+
+
+def test_hosts_that_are_not_utf_8_are_a_fault() -> None:
+    (fault,) = faults(None, LXD_MULTI_HOSTS='["\udcff"]')
+    assert fault.startswith("LXD_MULTI_HOSTS: is not JSON: ")
+
+
+def test_a_certificate_that_openssl_finds_too_weak_is_a_fault(entry: dict[str, Any], tmp_path: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak", "-keyout", str(tmp_path / "weak.key"), "-out", str(tmp_path / "weak.crt")],
+        check=True,
+        capture_output=True,
+    )
+    weak = {"client_cert": str(tmp_path / "weak.crt"), "client_key": str(tmp_path / "weak.key")}
+    (fault,) = faults([entry | weak])
+    assert "OpenSSL refuses it: ee key too small" in fault
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

@@ -93,6 +93,7 @@ async def test_dripping_a_request_does_not_extend_its_time(served: Served, monke
         b"hello\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon here\r\n\r\n",
         b"GET / HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -161,6 +162,37 @@ async def test_a_request_that_comes_in_while_it_stops_is_told_so(served: Served)
     ((status, body),) = client.answers()
     assert (status, body["code"]) == (503, "shutting_down")
     assert b"Retry-After: 1" in client.received
+
+
+@pytest.mark.parametrize("cut", [5, 30, len(HEAD)])
+@pytest_twisted.ensureDeferred
+async def test_a_request_that_is_half_sent_when_it_stops_may_come_in_and_is_told_so(served: Served, cut: int) -> None:
+    client = await connect(served.port)
+    client.send(REQUEST[:cut])
+    await eventually(lambda: bool(served.site.channels))
+    await deferLater(the_reactor(), 0.05)
+    stopping = Deferred.fromCoroutine(served.site.drain(5.0))
+    client.send(REQUEST[cut:])
+    await client.closed
+    await stopping
+    assert [status for status, _ in client.answers()] == [503]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_in_chunks_needs_no_file(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    client = await connect(served.port)
+    client.send(HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n14\r\n" + BODY + b"\r\n0\r\n\r\n")
+    await client.closed
+    assert [status for status, _ in client.answers()] == [200]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_whole_url_is_as_good_as_a_path(served: Served) -> None:
+    client = await connect(served.port)
+    client.send(b"GET http://elsewhere:1/healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+    await client.closed
+    assert client.answers() == [(200, {"status": "ok"})]
 
 
 @pytest_twisted.ensureDeferred
