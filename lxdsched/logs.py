@@ -50,7 +50,7 @@ class Stream(Protocol):
 
 @implementer(ILogObserver)
 class LineObserver:
-    """Writes each event as a line to a stream; a stream that is gone is not written to again."""
+    """Writes each event as a line to a stream, as long as the stream takes it."""
 
     def __init__(self, stream: Stream, render: Render) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ class LineObserver:
             self._stream.write(self._render(event) + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            # A full disk or a closed pipe: there is nowhere left to say it, and answering goes on.
+            # A full disk or a closed pipe: there is nowhere left to say it, answering goes on, and so may the log.
             return
 
 
@@ -97,7 +97,7 @@ def as_json(event: LogEvent) -> str:
 def as_text(event: LogEvent) -> str:
     """Render an event for a person at a terminal."""
     level = _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
-    line = f"{_time(event).astimezone():%H:%M:%S} {level:<5} {_message(event)}"
+    line = f"{_time(event).astimezone():%H:%M:%S} {level:<5} {_printable(_message(event))}"
     failure = event.get("log_failure")
     return f"{line}\n{failure.getTraceback().rstrip()}" if isinstance(failure, Failure) else line
 
@@ -107,7 +107,13 @@ def _time(event: LogEvent) -> datetime:
 
 
 def _message(event: LogEvent) -> str:
-    return formatEvent(event) or str(event.get("log_text", ""))
+    text = formatEvent(event) or str(event.get("log_text", ""))
+    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
+
+
+def _printable(text: str) -> str:
+    """Show what a terminal would act on, so that nobody's text forges a line or moves the cursor."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The values that travel between the parts: what is asked, what a host says, what is answered.
 
 All of them are frozen. Quantities are integers everywhere: CPU in millicores (LXD knows hard caps of part of a
-core), memory in bytes. They are converted at the edges only. Times are seconds since the epoch, as the injected
-clock tells them.
+core), memory in bytes. They are converted at the edges only. Times are seconds of the injected clock, which
+need not have anything to do with the time of day.
 """
 
 from __future__ import annotations

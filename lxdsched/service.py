@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from ipaddress import ip_address
 from random import Random, SystemRandom
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorTCP, IReactorTime
+from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFromThreads, IReactorTCP, IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -21,6 +22,7 @@ from lxdsched.config import Config
 from lxdsched.fleet.client import HostClient
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
+from lxdsched.fleet.names import Names
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.tls import FirstUse
 from lxdsched.scheduler import Scheduler
@@ -28,15 +30,13 @@ from lxdsched.strategies import Strategy
 from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
 
-LOOPBACK = ("127.", "::1")
-
 MOST_CONTACTS = 32
 """Hosts that are met, for the first time or again, at the same time."""
 
 _log = Logger()
 
 
-class Reactor(IReactorCore, IReactorTCP, IReactorTime):
+class Reactor(IReactorCore, IReactorFromThreads, IReactorTCP, IReactorTime):
     """What the daemon needs of a reactor."""
 
 
@@ -86,7 +86,7 @@ class Daemon(Service):
             hosts=len(self._config.hosts),
             strategy=self._config.strategy,
         )
-        if not host.startswith(LOOPBACK):
+        if not ip_address(host).is_loopback:
             self._log.warn(
                 "there is no access control: whoever reaches {interface} port {port} may schedule and see the fleet",
                 interface=host,
@@ -124,26 +124,32 @@ def build(
     config: Config,
     strategies: Mapping[str, Strategy],
     reactor: Reactor,
+    wall: Callable[[], float],
     observer: ILogObserver | None = None,
 ) -> Daemon:
-    """Put the daemon together. `strategies` are all there are, by name; `observer` is where twistd shall log."""
+    """Put the daemon together.
+
+    `strategies` are all there are, by name; `wall` tells the time of day in seconds since the epoch; `observer` is
+    where twistd shall log.
+    """
     random = SystemRandom()
     fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
     allowed = {name: strategies[name] for name in config.allow_strategies}
     scheduler = Scheduler(fleet, strategies[config.strategy], allowed, random)
-    site = BoundedSite(Api(scheduler, fleet, reactor.seconds).resource(), reactor)
+    site = BoundedSite(Api(scheduler, fleet, reactor.seconds, wall).resource(), reactor)
     return Daemon(config, fleet, site, reactor, observer)
 
 
 def build_fleet(
-    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: IReactorTime, random: Random
+    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: Reactor, random: Random
 ) -> Fleet:
     """Put a fleet together, each host with a client and a trust of its own."""
     contacts = DeferredSemaphore(MOST_CONTACTS)
+    names = Names(reactor.callFromThread)
 
     def host(settings: HostSettings) -> Host:
         trust = settings.trust or FirstUse(partial(_advise, settings.host))
-        client = HostClient(reactor, settings, trust, patience)
+        client = HostClient(reactor, names, settings, trust, patience)
         return Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
 
     return Fleet(map(host, hosts), reactor, patience.question)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -59,10 +61,21 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
     """Build the daemon on the global reactor."""
     from twisted.internet import reactor  # noqa: TID251  # here, and nowhere else
 
+    # Deadlines, intervals and ages are to go on evenly when somebody sets the machine's clock.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    _open_files()
     config = options.config
     stream = _stream(options.parent or {})
     observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
-    return build(config, options.strategies, cast(Reactor, reactor), observer)
+    wall = time.time  # noqa: TID251  # for the times that people see
+    return build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+
+
+def _open_files() -> None:
+    """Allow as many open files as the system lets us: each host and each client needs one or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _stream(twistd: Mapping[str, Any]) -> logs.Stream | None:

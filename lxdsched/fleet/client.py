@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
+from ipaddress import ip_address
 from typing import TypeVar
 
 from hyperlink import URL
@@ -17,7 +18,7 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -29,6 +30,7 @@ from zope.interface import implementer
 
 from lxdsched.fleet import payloads
 from lxdsched.fleet.connections import AnswerTooLong, Connections
+from lxdsched.fleet.names import NamedEndpoint, Names, endpoint_at
 from lxdsched.fleet.payloads import Certificate, Environment, Hardware, OddRow, Row, Server
 from lxdsched.fleet.settings import HostSettings, Patience
 from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
@@ -55,7 +57,9 @@ class HostError(Exception):
 class HostClient:
     """Asks one host. Every question raises HostError for whatever keeps the host from answering it."""
 
-    def __init__(self, reactor: IReactorTime, settings: HostSettings, trust: Trust, patience: Patience) -> None:
+    def __init__(
+        self, reactor: IReactorTime, names: Names, settings: HostSettings, trust: Trust, patience: Patience
+    ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._patience = patience
@@ -64,18 +68,19 @@ class HostClient:
         self._base = there.replace(host="lxd")
         self._headers = Headers({"Host": [there.authority()]})
         policy = HostPolicy(settings.identity, trust, there.host)
-        self._connections = Connections(
-            reactor,
-            policy,
-            there.host,
-            there.port or HTTPS_PORT,
-            patience=patience.connect,
-            most=patience.answer_size,
-        )
+        self._connections = Connections(self._endpoint(there, names), policy, patience.answer_size)
         self._pool = HTTPConnectionPool(reactor)
         agent = _Plain(Agent.usingEndpointFactory(reactor, self._connections, self._pool))
         # LXD sets no cookies; a host that does would have them kept for ever.
         self._http = HTTPClient(agent, IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[])))
+
+    def _endpoint(self, there: URL, names: Names) -> IStreamClientEndpoint:
+        port, patience = there.port or HTTPS_PORT, self._patience.connect
+        try:
+            ip_address(there.host)
+        except ValueError:
+            return NamedEndpoint(self._reactor, names, there.host, port, patience)
+        return endpoint_at(self._reactor, there.host, port, patience)
 
     @property
     def connected(self) -> int:

@@ -6,12 +6,11 @@ begins anew with every request that is written.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -32,18 +31,16 @@ class AnswerTooLong(Exception):  # noqa: N818
 
 @implementer(IAgentEndpointFactory)
 class Connections:
-    """Connects to one host and port, whatever a URL says.
+    """Connects to one host, whatever a URL says.
 
-    `patience` is for the TCP connection, in seconds; `most` is what an answer may have, in bytes.
+    `tcp` is where; `most` is what an answer may have, in bytes.
     """
 
-    def __init__(
-        self, reactor: IReactorTime, policy: HostPolicy, host: str, port: int, *, patience: float, most: int
-    ) -> None:
+    def __init__(self, tcp: IStreamClientEndpoint, policy: HostPolicy, most: int) -> None:
         self.made = 0  # how many there have been so far
         self.most = most
         self.open: set[_Bounded] = set()
-        self._endpoint = wrapClientTLS(policy, _tcp(reactor, host, port, patience))
+        self._endpoint = wrapClientTLS(policy, tcp)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002, N802  # Twisted's name
         """Return the one endpoint there is."""
@@ -126,12 +123,3 @@ class _Bounded(ProtocolWrapper):
     def _ask(self) -> None:
         self._received = 0
         self._headers = b""
-
-
-def _tcp(reactor: IReactorTime, host: str, port: int, patience: float) -> IStreamClientEndpoint:
-    try:
-        version = ip_address(host).version
-    except ValueError:
-        return HostnameEndpoint(reactor, host, port, patience)
-    kind = TCP4ClientEndpoint if version == 4 else TCP6ClientEndpoint  # noqa: PLR2004
-    return kind(reactor, host, port, patience)

@@ -266,7 +266,9 @@ class HostPolicy:
     def _verify(self, _connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
         # OpenSSL calls once for every problem, then for each certificate from the root down to the leaf (depth 0).
         problem = None if ok else _OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
-        if depth == 0 or (problem and self._trust.chain):
+        if depth and problem and self._trust.chain:
+            raise CertificateRefused(f"a certificate of its chain is refused, {depth} above its own: {problem}")
+        if depth == 0:
             self._trust.check(shown.to_cryptography(), self._name, problem)
         return True
 

@@ -47,11 +47,11 @@ def refusal(refused: Refusal) -> ApiError:
     )
 
 
-def hosts(views: Sequence[View], now: float) -> dict[str, Any]:
-    """Say what is known of every host."""
+def hosts(views: Sequence[View], now: float, wall: float) -> dict[str, Any]:
+    """Say what is known of every host; `wall` is the time of day at `now`."""
     states = Counter(view.state.value for view in views)
     return {
-        "hosts": [_host(view, now) for view in views],
+        "hosts": [_host(view, now, wall) for view in views],
         "summary": {
             "hosts": len(views),
             "schedulable": sum(view.schedulable for view in views),
@@ -60,7 +60,7 @@ def hosts(views: Sequence[View], now: float) -> dict[str, Any]:
     }
 
 
-def _host(view: View, now: float) -> dict[str, Any]:
+def _host(view: View, now: float, wall: float) -> dict[str, Any]:
     capacity, allocation = view.capacity, view.allocation
     known = capacity is not None and view.observed_at is not None
     return {
@@ -68,7 +68,7 @@ def _host(view: View, now: float) -> dict[str, Any]:
         "name": view.name,
         "state": view.state.value,
         "reason": view.reason,
-        "observed_at": None if view.observed_at is None else _time(view.observed_at),
+        "observed_at": None if view.observed_at is None else _time(wall - now + view.observed_at),
         "age_seconds": _age(view, now),
         "cpu": _quantity(view, "cpu") if known else None,
         "memory": _quantity(view, "memory") if known else None,

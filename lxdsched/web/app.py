@@ -58,14 +58,20 @@ def _json(handler: Handler) -> Callable[[Api, BoundedRequest], Awaitable[bytes]]
 
 
 class Api:
-    """The HTTP API over a scheduler and its fleet. `now` is the wall clock, in seconds."""
+    """The HTTP API over a scheduler and its fleet.
+
+    `clock` is the one by which views are dated, `wall` the time of day, both in seconds.
+    """
 
     _app = Klein()
 
-    def __init__(self, scheduler: Scheduler, fleet: Fleet, now: Callable[[], float]) -> None:
+    def __init__(
+        self, scheduler: Scheduler, fleet: Fleet, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
         self._scheduler = scheduler
         self._fleet = fleet
-        self._now = now
+        self._clock = clock
+        self._wall = wall
 
     def resource(self) -> IResource:
         """Return the resource to serve."""
@@ -86,7 +92,7 @@ class Api:
             request.notes.update(summary=refused.more["summary"])
             raise refused
         request.notes.update(host=decided.view.host)
-        answer = answers.placement(decided, self._now(), explain=asked.dry_run)
+        answer = answers.placement(decided, self._clock(), explain=asked.dry_run)
         if asked.ignored:
             answer["ignored_fields"] = list(asked.ignored)
         return answer
@@ -96,7 +102,7 @@ class Api:
     async def hosts(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002  # Klein's form
         """Show every host as a request would see it now."""
         views = await self._fleet.views()
-        return answers.hosts(views, self._now())
+        return answers.hosts(views, self._clock(), self._wall())
 
     @_app.route("/healthz", methods=["GET"])
     @_json

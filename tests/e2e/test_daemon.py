@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_it_answers_both_forms_with_a_host_as_it_was_configured(served: Daemon, 
     least = min(shown["hosts"], key=lambda host: host["cpu"]["allocated"])
     assert documented["host"] == least["host"]
     assert served.ask("GET", "/readyz") == (200, {"status": "ready", "hosts": 5, "schedulable": 5})
+
+
+def test_times_are_the_time_of_day(served: Daemon) -> None:
+    _, shown = served.ask("GET", "/hosts")
+    for host in shown["hosts"]:
+        observed = datetime.fromisoformat(host["observed_at"])
+        assert abs((datetime.now(UTC) - observed).total_seconds()) < PATIENCE
 
 
 def test_its_log_is_one_json_object_a_line(served: Daemon) -> None:

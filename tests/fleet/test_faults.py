@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import resource
+from dataclasses import dataclass
 from random import Random
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import LogLevel
 
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import HostSettings, Patience
@@ -18,6 +21,7 @@ from lxdsched.sandbox.faults import (
     CloseMidBody,
     Delay,
     Drip,
+    Exchange,
     Fault,
     Flood,
     Garbage,
@@ -26,10 +30,12 @@ from lxdsched.sandbox.faults import (
     Reset,
     Status,
 )
+from lxdsched.sandbox.records import Hardware
 from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
+from tests.conftest import Logged
 from tests.fleet.conftest import MakeServer
 from tests.support import demand, eventually, host_settings, only_view, pinned, running_fleet, the_reactor, until
 
@@ -186,7 +192,7 @@ async def test_a_host_may_have_an_ipv6_address(pair: KeyPair, server_pair: KeyPa
 
 @pytest_twisted.ensureDeferred
 async def test_a_host_that_answers_but_cannot_list_is_chosen_after_fresh_ones_and_only_for_a_while(
-    make_server: MakeServer, pair: KeyPair
+    make_server: MakeServer, pair: KeyPair, logged: Logged
 ) -> None:
     hung, good = await make_server(), await make_server()
     good.state.add_instance("busy", {"limits.cpu": "1", "limits.memory": "1GiB"})
@@ -205,6 +211,7 @@ async def test_a_host_that_answers_but_cannot_list_is_chosen_after_fresh_ones_an
         view = fleet.snapshot()[0]
         assert view.state is State.UNREACHABLE
         assert (view.reason or "").endswith("for longer than 3 s")
+        assert any("is unreachable: it answers, but" in line for line in logged.messages(LogLevel.warn))
         hung.fault = None
         await until(fleet, State.POLLED)
 
@@ -218,6 +225,97 @@ async def test_a_host_that_says_too_much_is_hung_up_on(make_server: MakeServer, 
         await fleet.views()
         await eventually(lambda: server.requests.in_flight == 0)
         assert server.requests.total == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Say(Fault):
+    """Whatever the test wants, to the byte."""
+
+    data: bytes
+
+    def strike(self, exchange: Exchange) -> None:
+        exchange.write_raw(self.data)
+
+
+@pytest_twisted.ensureDeferred
+async def test_headers_without_end_are_cut_off(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    server.fault = Say(data=b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000)
+    async with running_fleet([settings(server, pair)]) as fleet:
+        assert (await only_view(fleet)).reason == "its headers are longer than 64 KiB"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_packed_answer_is_not_unpacked(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    bomb = gzip.compress(gzip.compress(b" " * 64 * 1024**2))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
+    server.fault = Say(data=head + bomb)
+    async with running_fleet([settings(server, pair)]) as fleet:
+        assert "it answers 200, and not as LXD does" in ((await only_view(fleet)).reason or "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_does_not_say_whether_we_are_restricted_is_not_chosen(
+    make_server: MakeServer, pair: KeyPair
+) -> None:
+    server = await make_server()
+    server.fault = Status(path="/1.0/certificates", code=500, message="no")
+    async with running_fleet([settings(server, pair)]) as fleet:
+        view = await only_view(fleet)
+    assert (view.state, view.reason) == (State.UNREACHABLE, "it answers /1.0/certificates with 500: no")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_lists_but_does_not_tell_its_size_anew_goes_on(
+    make_server: MakeServer, pair: KeyPair, logged: Logged
+) -> None:
+    server = await make_server()
+    async with running_fleet([settings(server, pair)], Patience(poll=0.05, capacity=0.2, question=0.5)) as fleet:
+        await fleet.views()
+        server.fault = Status(path="/1.0/resources", code=500, message="no")
+        await eventually(lambda: any("does not tell its size anew" in line for line in logged.messages(LogLevel.warn)))
+        assert (await only_view(fleet)).state is State.POLLED
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_host_that_came_back_on_a_new_connection_is_asked_for_its_size(
+    make_server: MakeServer, pair: KeyPair
+) -> None:
+    server = await make_server()
+    async with running_fleet([settings(server, pair)], Patience(capacity=86400, poll=86400)) as fleet:
+        assert (await only_view(fleet)).free.cpu == 16_000
+        server.state.hardware = Hardware(threads=2)
+        await server.stop()
+        await server.start()
+        await fleet.views()
+        await eventually(lambda: fleet.snapshot()[0].free.cpu == 2000)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_of_junk_is_not_believed(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    server.fault = Garbage(path=LISTING, body=b'{"type":"sync","metadata":[' + b"0," * 5000 + b"0]}")
+    async with running_fleet([settings(server, pair)]) as fleet:
+        view = await only_view(fleet)
+    assert view.state is State.UNREACHABLE
+    assert "more than 1000 of its rows cannot be read" in (view.reason or "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_doubtful_instances_are_counted_in_the_log_not_listed(
+    make_server: MakeServer, pair: KeyPair, logged: Logged
+) -> None:
+    server = await make_server()
+    for number in range(50):
+        server.state.add_instance(f"odd-{number}", {"limits.cpu": "x" * 1000})
+    async with running_fleet([settings(server, pair)]) as fleet:
+        view = await only_view(fleet)
+    assert view.state is State.DOUBTFUL
+    assert max(len(doubt) for doubt in view.allocation.doubts.values()) <= 200
+    said = [line for line in logged.messages(LogLevel.warn) if "doubtful" in line]
+    assert len(said) == 11
+    assert said[-1] == f"50 instances on {server.url} are doubtful"
 
 
 @pytest_twisted.ensureDeferred

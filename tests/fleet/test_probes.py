@@ -19,9 +19,16 @@ from lxdsched.service import MOST_CONTACTS, build_fleet
 from tests.support import host_settings, pinned
 
 
+class Reactor(MemoryReactorClock):
+    """A reactor without threads."""
+
+    def callFromThread(self, work: Callable[[], None]) -> None:  # noqa: N802
+        work()
+
+
 @pytest.fixture
 def reactor() -> MemoryReactorClock:
-    return MemoryReactorClock()
+    return Reactor()  # type: ignore[no-untyped-call]
 
 
 MakeFleet = Callable[[int], Fleet]
@@ -34,7 +41,7 @@ def make_fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Iterator[MakeFleet
 
     def make(count: int) -> Fleet:
         settings = [host_settings(f"https://192.0.2.{number}:8443", pair, pinned("0" * 64)) for number in range(count)]
-        fleets.append(fleet := build_fleet(settings, Patience(), Counting(), reactor, Random(1)))
+        fleets.append(fleet := build_fleet(settings, Patience(), Counting(), reactor, Random(1)))  # type: ignore[arg-type]
         return fleet
 
     yield make
@@ -143,3 +150,12 @@ def test_when_it_stops_nothing_is_asked_any_more(reactor: MemoryReactorClock, ma
     tried = len(reactor.tcpClients)
     reactor.advance(100)
     assert len(reactor.tcpClients) == tried
+
+
+def test_silent_hosts_keep_others_from_being_met_for_no_longer_than_a_handshake(
+    reactor: MemoryReactorClock, make_fleet: MakeFleet
+) -> None:
+    make_fleet(100).start()
+    for turn in range(1, 4):
+        reactor.advance(0.5)
+        assert len(reactor.tcpClients) == min(100, MOST_CONTACTS * (turn + 1))

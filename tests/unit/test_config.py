@@ -299,7 +299,20 @@ def test_hosts_that_are_not_utf_8_are_a_fault() -> None:
 
 def test_a_certificate_that_openssl_finds_too_weak_is_a_fault(entry: dict[str, Any], tmp_path: Path) -> None:
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak", "-keyout", str(tmp_path / "weak.key"), "-out", str(tmp_path / "weak.crt")],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:1024",
+            "-nodes",
+            "-subj",
+            "/CN=weak",
+            "-keyout",
+            str(tmp_path / "weak.key"),
+            "-out",
+            str(tmp_path / "weak.crt"),
+        ],
         check=True,
         capture_output=True,
     )

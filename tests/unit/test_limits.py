@@ -135,6 +135,11 @@ def test_cpus_that_cannot_be_read_are_an_error_that_shows_them(text: str) -> Non
     assert repr(text) in str(caught.value)
 
 
+def test_pins_of_endless_length_are_an_error_and_cost_nothing() -> None:
+    with pytest.raises(LimitError, match="more than 8192 characters"):
+        cpu_share("0," * 200_000 + "0", EIGHT)
+
+
 def test_pins_count_by_the_numbers_of_the_hosts_own_cpus() -> None:
     assert cpu_share("0-3", frozenset({2, 3, 8, 9})) == 2000
 

@@ -91,6 +91,20 @@ def test_on_a_terminal_a_line_is_for_a_person() -> None:
     assert stream.getvalue()[8:] == " WARN  host node-1 is gone\n"
 
 
+def test_on_a_terminal_nobodys_text_forges_a_line() -> None:
+    stream = Terminal()
+    logger(stream).warn("host says {text}", text="x\n00:00:00 INFO  all is well\x1b[2J")
+    assert stream.getvalue()[8:] == " WARN  host says x\\n00:00:00 INFO  all is well\\x1b[2J\n"
+
+
+def test_half_of_a_surrogate_pair_does_not_cost_the_line() -> None:
+    stream, terminal = io.StringIO(), Terminal()
+    for each in (stream, terminal):
+        logger(each).info("{name} is set", name="LXD_\udcff")
+    assert only_line(stream)["msg"] == "LXD_? is set"
+    assert terminal.getvalue().endswith("LXD_? is set\n")
+
+
 def test_the_form_can_be_forced_either_way() -> None:
     stream, terminal = io.StringIO(), Terminal()
     logger(stream, form="text").info("x")

@@ -160,6 +160,17 @@ def test_a_row_that_is_no_object_is_doubtful_by_its_place() -> None:
     assert list(counted(answered([row("a"), 7])).doubts) == ["default/row 1"]
 
 
+def test_an_odd_row_of_another_cluster_member_is_that_members_business() -> None:
+    rows = answered([row("a", location="k1"), row("odd", expanded_config={"limits.cpu": 2}, location="k2")])
+    assert counted(rows, host(name="k1", clustered=True)).doubts == {}
+    assert list(counted(rows, host(name="k2", clustered=True)).doubts) == ["default/odd"]
+
+
+def test_an_odd_row_that_is_frozen_is_exempt_all_the_same() -> None:
+    allocation = counted(answered([row("odd", "Frozen", expanded_config={"limits.cpu": 2})]))
+    assert (allocation.doubts, allocation.exempt) == ({}, 1)
+
+
 def test_instances_of_the_same_name_in_two_projects_both_count() -> None:
     assert counted(answered([row("a"), row("a", project="team-b")])).counted == 2
 

@@ -63,7 +63,7 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
     async with running_fleet(settings, Patience(question=1.0, probe_first=0.05, probe_most=0.1)) as fleet:
         strategies = {strategy.name: strategy for strategy in BUILT_IN[:2]}
         scheduler = Scheduler(fleet, BUILT_IN[0], strategies, Random(1))
-        site = BoundedSite(Api(scheduler, fleet, reactor.seconds).resource(), reactor)
+        site = BoundedSite(Api(scheduler, fleet, reactor.seconds, reactor.seconds).resource(), reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
         await maybeDeferred(port.stopListening)
