@@ -24,6 +24,8 @@ from lxdsched.model import Allocation, Capacity, State, View
 
 HANDSHAKE = 0.5
 """Seconds for which a host that is met may keep others from being met."""
+RENEWAL = 5.0
+"""Seconds at least between two looks at a host's size, however often it is connected to anew."""
 MOST_DOUBTS = 10
 """Doubtful instances of a host that the log names one by one."""
 
@@ -208,43 +210,47 @@ class Host:
 
     async def _look_after(self) -> None:
         """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity."""
-        if self._trouble is None and self._capacity_due():
+        if self._trouble is None and self._due_in() <= 0:
             await self._renew()
         await self._question.join()
-        self._rest(self._patience.poll)
+        self._rest(self._patience.poll * self._random.uniform(0.8, 1.0))
 
-    def _capacity_due(self) -> bool:
-        """Whether the host may have another size by now: it is long ago, or it is met on a new connection."""
-        age = self._clock.seconds() - self._described_at
-        return age >= self._patience.capacity or self._described_on != self._client.connected
+    def _due_in(self) -> float:
+        """Say in how many seconds the host may have another size: soon when it is met on a new connection."""
+        renewed = self._described_on != self._client.connected
+        interval = min(RENEWAL, self._patience.capacity) if renewed else self._patience.capacity
+        return self._described_at + interval - self._clock.seconds()
 
     async def _renew(self) -> None:
         """Ask for the capacity again. A host that cannot tell it keeps the one it told, as long as it lists."""
+        host = self.settings.host
+        self._described_at = self._clock.seconds()
+        self._described_on = self._client.connected
         try:
             await self._by_deadline(Deferred.fromCoroutine(self._describe()))
         except HostError as error:
             if error.state in {State.UNTRUSTED, State.RESTRICTED}:
                 self._fail(error)
-                return
-            self._log.warn(
-                "host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=error.reason
-            )
-            self._described_at = self._clock.seconds()
-            self._described_on = self._client.connected
+            else:
+                self._log.warn("host {host} does not tell its size anew: {reason}", host=host, reason=error.reason)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("asking {host} for its size broke", host=host)
 
     def _rest(self, seconds: float) -> None:
         """Let the next turn come after some time, unless one is to come already."""
         if self._timer is None and not self._stopped:
-            self._timer = self._clock.callLater(seconds * self._random.uniform(0.8, 1.0), self._turn)
+            self._timer = self._clock.callLater(seconds, self._turn)
 
     def _succeed(self) -> None:
         self.asked = True
         self._trouble = None
         self._failures = 0
         self._show()
-        if self._capacity_due() and self._timer is not None:
+        if self._timer is not None and self._described_on != self._client.connected:
             self._hush()
-            self._rest(0)
+            self._rest(max(self._due_in(), 0))
 
     def _fail(self, error: HostError) -> None:
         self.asked = True
@@ -253,7 +259,8 @@ class Host:
         self._show()
         self._hush()
         growth = 2 ** min(self._failures - 1, 16)
-        self._rest(min(self._patience.probe_first * growth, self._patience.probe_most))
+        longest = min(self._patience.probe_first * growth, self._patience.probe_most)
+        self._rest(longest * self._random.uniform(0.8, 1.0))
 
     def _show(self) -> None:
         before, self._view = self._view, self._look()

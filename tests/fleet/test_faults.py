@@ -7,8 +7,10 @@ from random import Random
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
+from lxdsched.fleet import host
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import HostSettings, Patience
 from lxdsched.model import Placement, State
@@ -175,6 +177,20 @@ async def test_connections_are_kept(make_server: MakeServer, pair: KeyPair) -> N
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_host_that_closes_every_connection_is_not_asked_for_its_size_all_the_time(
+    make_server: MakeServer, pair: KeyPair
+) -> None:
+    server = await make_server()
+    async with running_fleet([settings(server, pair)], Patience(poll=86400)) as fleet:
+        for _ in range(20):
+            await fleet.views()
+            await server.stop()
+            await server.start()
+        await deferLater(the_reactor(), 0.3)
+        assert server.requests.paths["/1.0/resources"] == 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_host_may_have_an_ipv6_address(pair: KeyPair, server_pair: KeyPair) -> None:
     state = ServerState("six")
     state.trust(pair.certificate)
@@ -226,9 +242,10 @@ async def test_a_host_that_lists_but_does_not_tell_its_size_anew_goes_on(
 
 @pytest_twisted.ensureDeferred
 async def test_a_host_that_came_back_on_a_new_connection_is_asked_for_its_size(
-    make_server: MakeServer, pair: KeyPair
+    make_server: MakeServer, pair: KeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await make_server()
+    monkeypatch.setattr(host, "RENEWAL", 0.1)
     async with running_fleet([settings(server, pair)], Patience(capacity=86400, poll=86400)) as fleet:
         assert (await only_view(fleet)).free.cpu == 16_000
         server.state.hardware = Hardware(threads=2)
