@@ -19,6 +19,10 @@ from lxdsched.plugins import strategies
 from lxdsched.service import Reactor, build
 
 
+OPEN_FILES = 65_536
+"""Files and sockets that the daemon may have open: one or two for each host and each client."""
+
+
 class Options(usage.Options):
     """The options of `twistd lxdsched`: one for every setting, each stronger than its environment variable."""
 
@@ -72,10 +76,11 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
 
 
 def _open_files() -> None:
-    """Allow as many open files as the system lets us: each host and each client needs one or two."""
+    """Allow as many open files as thousands of hosts and clients need, as far as the system lets us."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _stream(twistd: Mapping[str, Any]) -> logs.Stream | None:
