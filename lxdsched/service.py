@@ -80,7 +80,7 @@ class Daemon(Service):
             self._log.warn("{warning}", warning=warning)
         host = self._config.interface
         self._log.info(
-            "lxdsched {version} listens on http://{address}, for {hosts} hosts",
+            "lxdsched {version} listens on http://{address}; hosts: {hosts}",
             version=__version__,
             address=f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}",
             hosts=len(self._config.hosts),

@@ -18,7 +18,6 @@ from lxdsched.config import SETTINGS, Config, ConfigError, Sources, load
 from lxdsched.plugins import strategies
 from lxdsched.service import Reactor, build
 
-
 OPEN_FILES = 65_536
 """Files and sockets that the daemon may have open: one or two for each host and each client."""
 

@@ -21,6 +21,10 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
 
 
+FOREIGN_VARIABLES = frozenset({PREFIX + "ADDRESS", PREFIX + "FETCH_INTERVAL_SECOND"})
+"""Variables of the shoes-lxd-multi server and of its own scheduler, which may be in the same environment."""
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file."""
 
@@ -172,7 +176,8 @@ class _Loader:
 
     def _strays(self) -> list[str]:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
-        strays = sorted(name for name in self._sources.environment if name.startswith(PREFIX) and name not in known)
+        ours = {name for name in self._sources.environment if name.startswith(PREFIX)}
+        strays = sorted(ours - known - FOREIGN_VARIABLES)
         return [f"{name} is not a setting of lxdsched{_meant(name, sorted(known))}; ignored" for name in strays]
 
 

@@ -37,6 +37,9 @@ LINGER = 2.0
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
 
+_PHRASES = {413: b"Content Too Large", 422: b"Unprocessable Content"}
+"""Reason phrases of RFC 9110; those of Python before 3.13 are older."""
+
 _QUIET = frozenset({b"/healthz", b"/readyz"})
 
 
@@ -110,7 +113,7 @@ class BoundedRequest(Request):
 
     def prepare(self, status: int, body: bytes) -> bytes:
         """Set status and headers for a JSON body; return what is to be written of it."""
-        self.setResponseCode(status, HTTPStatus(status).phrase.encode())
+        self.setResponseCode(status, _phrase(status))
         self.setHeader(b"Server", b"lxdsched")
         self.setHeader(b"Content-Type", b"application/json")
         self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -193,8 +196,9 @@ class Channel(HTTPChannel):
         body = error.body()
         transport = self.tcp
         transport.write(
-            b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
-            % (error.status, HTTPStatus(error.status).phrase.encode(), len(body), body)
+            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
+            % (error.status, _phrase(error.status), len(body), body)
         )
         transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave
         if ISSLTransport.providedBy(transport):
@@ -297,6 +301,10 @@ class BoundedSite(Site):
         self._log.warn("dropping {count} connections that did not end in time", count=len(self.channels))
         for channel in list(self.channels):
             channel.tcp.abortConnection()
+
+
+def _phrase(status: int) -> bytes:
+    return _PHRASES.get(status) or HTTPStatus(status).phrase.encode()
 
 
 def _too_large() -> ApiError:

@@ -82,7 +82,7 @@ async def test_a_strategy_may_be_asked_for_where_it_is_allowed(served: Served) -
 @pytest_twisted.ensureDeferred
 async def test_what_no_host_could_ever_hold_is_a_422(served: Served) -> None:
     answer = await ask("POST", served.url + "/schedule", {"cpu": 9, "memory": 1})
-    assert (answer.status, answer.phrase) == (422, "Unprocessable Entity")
+    assert (answer.status, answer.phrase) == (422, "Unprocessable Content")
     assert answer.body["error"] == "no suitable node found"
     assert answer.body["code"] == "never_fits"
     assert answer.body["summary"] == "0/2 hosts fit: 2 insufficient cpu"
