@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, cast
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
@@ -66,12 +69,34 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
 
     # Deadlines, intervals and ages are to go on evenly when somebody sets the machine's clock.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    reactor.callWhenRunning(_stop_once)
     _open_files()
     config = options.config
     stream = _stream(options.parent or {})
     observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
     wall = time.time  # noqa: TID251  # for the times that people see
     return build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+
+
+def _stop_once() -> None:
+    """Take the first signal to stop for what it says, and further ones for impatience, which Twisted calls an error."""
+    heard = False
+
+    def wrap(stop: Callable[[int, FrameType | None], object]) -> Callable[[int, FrameType | None], None]:
+        def hear(number: int, frame: FrameType | None) -> None:
+            nonlocal heard
+            if heard:
+                Logger().info("already stopping; requests in flight are being answered")
+                return
+            heard = True
+            stop(number, frame)
+
+        return hear
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            signal.signal(number, wrap(handler))
 
 
 def _open_files() -> None:

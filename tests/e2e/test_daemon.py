@@ -120,6 +120,22 @@ def test_a_request_in_flight_is_answered_when_it_is_told_to_stop(served: Daemon)
     assert served.running.end() == TOLD_TO_END
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_impatience_is_no_error(served: Daemon, number: signal.Signals) -> None:
+    with socket.create_connection(("127.0.0.1", served.port)) as busy:
+        body = b'{"cpu":1,"memory":1}'
+        busy.sendall(b"POST /schedule HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n" + body[:-1])
+        assert served.ask("GET", "/healthz")[0] == 200
+        served.running.process.send_signal(number)
+        served.running.wait_for("shutting down")
+        served.running.process.send_signal(number)
+        served.running.wait_for("already stopping")
+        busy.sendall(body[-1:])
+        assert busy.makefile("rb").read().startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+    assert served.running.end() == -number
+    assert not [line for line in served.running.lines if "ERROR" in line]
+
+
 def test_load_while_it_stops_gets_whole_answers_or_no_connection(served: Daemon) -> None:
     answers: list[int] = []
     broken: list[Exception] = []
