@@ -58,12 +58,23 @@ class LineObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write the event."""
+        line = self._render(event) + "\n"
         try:
-            self._stream.write(self._render(event) + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):
-            # A full disk or a closed pipe: there is nowhere left to say it, answering goes on, and so may the log.
+            self._write(line)
+        except ValueError:
+            # Closed: a log file whose rotation failed half-way. It may be possible again by now.
+            try:
+                getattr(self._stream, "reopen", lambda: None)()
+                self._write(line)
+            except (OSError, ValueError):
+                return
+        except OSError:
+            # A full disk or a broken pipe: there is nowhere left to say it, answering goes on, and so may the log.
             return
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line)
+        self._stream.flush()
 
 
 def observer(stream: Stream, level: str, form: str) -> ILogObserver:

@@ -73,6 +73,9 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
     _open_files()
     config = options.config
     stream = _stream(options.parent or {})
+    if isinstance(stream, LogFile) and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        # What twistd does with a log file of its own.
+        signal.signal(signal.SIGUSR1, lambda *_: cast(Reactor, reactor).callFromThread(stream.rotate))
     observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
     wall = time.time  # noqa: TID251  # for the times that people see
     return build(config, options.strategies, cast(Reactor, reactor), wall, observer)

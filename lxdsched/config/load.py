@@ -131,12 +131,11 @@ class _Loader:
             return source, None
         try:
             return source, setting.read(raw)
-        except OverflowError:
-            self._faults.append(f"{source}: is beyond all numbers")
-            return source, None
         except Fault as fault:
             self._faults.append(f"{source}: {fault}")
-            return source, None
+        except (OverflowError, ValueError):
+            self._faults.append(f"{source}: is beyond all numbers")
+        return source, None
 
     def _find(self, setting: Setting) -> tuple[str, object]:
         if setting.option in self._sources.options:

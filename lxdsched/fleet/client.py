@@ -278,6 +278,8 @@ def _unreachable(causes: list[BaseException]) -> HostError:
             state = State.UNTRUSTED if "certificate" in alerts else State.UNREACHABLE
             return HostError(state, f"TLS failed: {alerts}")
     last = causes[-1]
+    if type(last).__name__ == "_DataLoss":  # Twisted has no public name for it
+        return HostError(State.UNREACHABLE, "its answer broke off")
     if isinstance(last, ConnectError):
         return HostError(State.UNREACHABLE, f"no connection: {last}")
     return HostError(State.UNREACHABLE, str(last) or type(last).__name__)

@@ -69,6 +69,8 @@ class Host:
         self._trouble: HostError | None = _UNASKED
         self._failures = 0
         self._greeted = False
+        self._greeting: Deferred[None] | None = None
+        self._renewing = False
         self._question = Shared(self._ask)
         self._background: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None
@@ -146,6 +148,8 @@ class Host:
         described = self._trouble is not None
         if described:
             await self._describe()
+        elif self._renewing:
+            await self._renew()
         self._greeted = False
         greeting = self._clock.callLater(self._patience.question / 2, self._greet)
         try:
@@ -157,6 +161,8 @@ class Host:
         finally:
             if greeting.active():
                 greeting.cancel()
+            if self._greeting is not None:
+                self._greeting.cancel()
         capacity = self._capacity
         assert capacity is not None  # noqa: S101  # in the running means described
         self._allocation, self._shares = allocate(rows, odd, capacity, self._counting, self._shares)
@@ -164,12 +170,14 @@ class Host:
 
     def _greet(self) -> None:
         # The listing takes long. Whether the host is gone or only cannot list decides what its last view is worth.
-        def greeted(_result: None) -> None:
-            self._greeted = True
+        def greeted(result: object) -> None:
+            self._greeting = None
+            self._greeted = not isinstance(result, Failure)
+            if isinstance(result, Failure):
+                result.trap(HostError, CancelledError)
 
-        greeting = Deferred.fromCoroutine(self._client.greet())
-        greeting.addCallback(greeted)
-        greeting.addErrback(_ignore, HostError, CancelledError)
+        greeting = self._greeting = Deferred.fromCoroutine(self._client.greet())
+        greeting.addBoth(greeted)
 
     async def _describe(self) -> None:
         self._capacity = await self._client.describe()
@@ -210,8 +218,7 @@ class Host:
 
     async def _look_after(self) -> None:
         """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity."""
-        if self._trouble is None and self._due_in() <= 0:
-            await self._renew()
+        self._renewing = self._trouble is None and self._due_in() <= 0
         await self._question.join()
         self._rest(self._patience.poll * self._random.uniform(0.8, 1.0))
 
@@ -222,21 +229,23 @@ class Host:
         return self._described_at + interval - self._clock.seconds()
 
     async def _renew(self) -> None:
-        """Ask for the capacity again. A host that cannot tell it keeps the one it told, as long as it lists."""
-        host = self.settings.host
+        """Ask for the capacity again. A host that cannot tell it in time keeps the one it told, as long as it lists."""
+        self._renewing = False
         self._described_at = self._clock.seconds()
         self._described_on = self._client.connected
+        asking = Deferred.fromCoroutine(self._describe())
+        deadline = self._clock.callLater(self._patience.question / 2, asking.cancel)
         try:
-            await self._by_deadline(Deferred.fromCoroutine(self._describe()))
-        except HostError as error:
-            if error.state in {State.UNTRUSTED, State.RESTRICTED}:
-                self._fail(error)
-            else:
-                self._log.warn("host {host} does not tell its size anew: {reason}", host=host, reason=error.reason)
-        except CancelledError:
-            raise
-        except Exception:
-            self._log.failure("asking {host} for its size broke", host=host)
+            await asking
+        except (CancelledError, HostError) as error:
+            ours = deadline.active() and isinstance(error, CancelledError)
+            if ours or getattr(error, "state", None) in {State.UNTRUSTED, State.RESTRICTED}:
+                raise
+            why = str(error) or "it does not answer"
+            self._log.warn("host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=why)
+        finally:
+            if deadline.active():
+                deadline.cancel()
 
     def _rest(self, seconds: float) -> None:
         """Let the next turn come after some time, unless one is to come already."""

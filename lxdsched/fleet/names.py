@@ -13,7 +13,7 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, UnknownHostError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
@@ -40,8 +40,11 @@ class Names:
         """Find the IP addresses of a name. Fails with UnknownHostError when there are none."""
         waiting = self._waiting.get(name)
         if waiting is None:
+            try:
+                Thread(target=self._ask, args=(name,), name=f"look up {name}", daemon=True).start()
+            except RuntimeError as error:  # no thread is to be had
+                return fail(UnknownHostError(f"{name}: {error}"))
             waiting = self._waiting[name] = []
-            Thread(target=self._ask, args=(name,), name=f"look up {name}", daemon=True).start()
         waiter: Deferred[Addresses] = Deferred(waiting.remove)
         waiting.append(waiter)
         return waiter
@@ -51,7 +54,7 @@ class Names:
         try:
             answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
             found = tuple(str(address[0]) for family, *_, address in answers if family in _ENDPOINTS)
-        except (OSError, UnicodeError) as error:
+        except Exception as error:
             problem = getattr(error, "strerror", None) or str(error)
         self._in_reactor(partial(self._answer, name, found, f"{name}: {problem}"))
 
@@ -79,13 +82,16 @@ class NamedEndpoint:
         self._name = name
         self._port = port
         self._patience = patience
+        self._good = ""
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:  # noqa: N803
         """Connect. Fails with a ConnectError for the last of the addresses."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        *others, last = await self._names.look_up(self._name)
+        found = await self._names.look_up(self._name)
+        # The one that answered last comes first: each that does not answer costs its whole patience.
+        *others, last = sorted(found, key=lambda address: address != self._good)
         for address in others:
             try:
                 return await self._at(address, factory)
@@ -96,6 +102,7 @@ class NamedEndpoint:
     async def _at(self, address: str, factory: IProtocolFactory) -> IProtocol:
         endpoint = endpoint_at(self._reactor, address, self._port, self._patience)
         connected: IProtocol = await endpoint.connect(factory)
+        self._good = address
         return connected
 
 

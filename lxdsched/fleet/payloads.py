@@ -7,6 +7,7 @@ useless: only where the whole listing does not decode are the rows looked at one
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -129,6 +130,10 @@ _raw_rows: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[m
 _row = msgspec.json.Decoder(Row)
 _odd_row = msgspec.json.Decoder(OddRow)
 
+MOST_COMMAS = 1_000_000
+"""Commas that a listing may have: a row of LXD's has about forty, a row of nothing one, and each costs memory."""
+MOST_DOUBTS = 1000
+"""Doubtful instances of a host that are kept by name."""
 MOST_ODD_ROWS = 1000
 """Rows that may be odd before the listing as a whole is not believed."""
 MOST_TEXT = 200
@@ -150,6 +155,8 @@ def open_listing(envelope: Envelope) -> tuple[list[Row], list[OddRow]]:
 
     PayloadError when it is no listing at all, or more of it is odd than can be an accident.
     """
+    if bytes(envelope.metadata).count(b",") > MOST_COMMAS:
+        raise PayloadError("it lists more than any host can have")
     try:
         return _rows.decode(envelope.metadata), []
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -272,7 +279,9 @@ def allocate(
         unlimited += share.unlimited
         cpu += share.resources.cpu
         memory += share.resources.memory
-    return Allocation(Resources(cpu, memory), counted, exempt, unlimited, doubtful), shares
+    return Allocation(
+        Resources(cpu, memory), counted, exempt, unlimited, dict(islice(doubtful.items(), MOST_DOUBTS))
+    ), shares
 
 
 def _kind(row: Row) -> InstanceType:

@@ -37,6 +37,9 @@ LINGER = 2.0
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
 
+GRACE = 0.5
+"""Seconds that a new connection has to send its first request when the daemon stops."""
+
 _PHRASES = {413: b"Content Too Large", 422: b"Unprocessable Content"}
 """Reason phrases of RFC 9110; those of Python before 3.13 are older."""
 
@@ -86,6 +89,9 @@ class BoundedRequest(Request):
             return
         if match := _ABSOLUTE.match(self.path):
             self.path = match[1] or b"/"
+        if not self.path.startswith(b"/"):
+            self.answer_error(invalid_request("the path of the request does not begin with a slash"))
+            return
         super().process()
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
@@ -132,6 +138,8 @@ class Channel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self._refused = False
+        self._used = False  # whether a request has come in whole
+        self._retiring = False
         self._deadline: IDelayedCall | None = None
 
     @property
@@ -155,7 +163,8 @@ class Channel(HTTPChannel):
         if self._refused:
             self.resetTimeout()
             return
-        if self._deadline is None and not self._handlingRequest:
+        if not self._handlingRequest and (self._deadline is None or self._retiring):
+            self._retiring = False
             self._hurry(TIME_TO_SEND)
         super().dataReceived(data)
 
@@ -182,9 +191,15 @@ class Channel(HTTPChannel):
 
     def allContentReceived(self) -> None:  # noqa: N802
         """Hand over a request that has come in whole."""
-        if not self._refused:
-            self._hurry(None)
-            super().allContentReceived()
+        if self._refused:
+            return
+        self._hurry(None)
+        if self._waitingForTransport:
+            # It asks and asks, and does not read: what it gets would pile up here.
+            self.tcp.abortConnection()
+            return
+        self._used = True
+        super().allContentReceived()
 
     def refuse(self, error: ApiError) -> None:
         """Answer a request that has not come in whole, and take nothing more from this client."""
@@ -215,8 +230,12 @@ class Channel(HTTPChannel):
         """
         if self._handlingRequest:
             self.persistent = False
-        elif self._deadline is None:
+        elif self._deadline is None and self._used:
             self.loseConnection()
+        elif self._deadline is None:
+            # Just connected: its first request may be on its way, and shall hear why it is not answered.
+            self._retiring = True
+            self._deadline = self.callLater(GRACE, self.loseConnection)
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
         """Refuse a line of a request's head that does not end."""

@@ -131,3 +131,46 @@ async def test_a_flooding_fleet_does_not_grow_the_process(make_server: MakeServe
         await eventually(lambda: sum(server.requests.total for server in servers) >= 60)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 8 * limit * len(servers)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_listing_of_millions_is_not_even_decoded(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    rows = b'{"name":"a","status":"b"},' * 600_000
+    server.fault = Garbage(path=LISTING, body=b'{"type":"sync","metadata":[' + rows + b"{}]}")
+    async with running_fleet([settings(server, pair)], Patience(question=10)) as fleet:
+        assert "it lists more than any host can have" in ((await only_view(fleet)).reason or "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_look_at_the_size_finds_out_is_not_forgotten_by_the_next_listing(
+    make_server: MakeServer, pair: KeyPair
+) -> None:
+    server = await make_server(flavour="incus")
+    async with running_fleet([settings(server, pair)], Patience(poll=0.05, capacity=0.1, probe_first=0.05)) as fleet:
+        assert (await only_view(fleet)).state is State.POLLED
+        server.state.distrust(pair.fingerprint)
+        server.state.trust(pair.certificate, restricted=True, projects=["default"])
+        await eventually(lambda: fleet.snapshot()[0].state is State.RESTRICTED)
+        for _ in range(10):
+            assert (await only_view(fleet)).state is State.RESTRICTED
+
+
+@pytest_twisted.ensureDeferred
+async def test_greetings_that_are_not_answered_do_not_pile_up(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    async with running_fleet([settings(server, pair)], Patience(question=0.4)) as fleet:
+        await fleet.views()
+        server.fault = SlowListingNoGreeting()
+        for _ in range(4):
+            assert (await only_view(fleet)).state is State.POLLED
+        await eventually(lambda: server.requests.in_flight == 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowListingNoGreeting(Fault):
+    """Lists late, and does not say hello at all."""
+
+    def strike(self, exchange: Exchange) -> None:
+        if exchange.request.path == LISTING.encode():
+            exchange.later(0.3, exchange.proceed)

@@ -88,3 +88,20 @@ async def test_a_host_is_reached_at_its_second_address_when_the_first_refuses(
     async with running_fleet([host_settings(url, pair, pinned(server.keypair.fingerprint))]) as fleet:
         (view,) = await Deferred.fromCoroutine(fleet.views())
     assert (view.state, view.reason) == (State.POLLED, None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thread_that_cannot_be_had_costs_one_look_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(the_reactor().callFromThread)
+
+    class NoThread:
+        def __init__(self, **_: object) -> None: ...
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lxdsched.fleet.names.Thread", NoThread)
+        with pytest.raises(UnknownHostError, match="can't start new thread"):
+            await names.look_up("localhost")
+    assert await names.look_up("localhost")

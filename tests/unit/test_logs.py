@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
+from twisted.python.logfile import LogFile
 
 from lxdsched import logs
 
@@ -118,6 +120,15 @@ def test_a_stream_that_is_gone_stops_nobody() -> None:
     log = logger(stream)
     stream.close()
     log.info("x")
+
+
+def test_a_log_file_that_was_closed_half_way_is_opened_again(tmp_path: Path) -> None:
+    file = LogFile("x.log", str(tmp_path))
+    publisher = LogPublisher(logs.observer(file, "INFO", "json"))
+    file._file.close()
+    Logger(namespace="test", observer=publisher).info("back again")
+    file.close()
+    assert json.loads((tmp_path / "x.log").read_text())["msg"] == "back again"
 
 
 def test_connections_that_come_and_go_are_not_news() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -176,6 +178,57 @@ async def test_a_request_that_is_half_sent_when_it_stops_may_come_in_and_is_told
     await client.closed
     await stopping
     assert [status for status, _ in client.answers()] == [503]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_first_request_of_a_new_connection_is_told_that_it_stops(served: Served) -> None:
+    client = await connect(served.port)
+    await eventually(lambda: bool(served.site.channels))
+    stopping = Deferred.fromCoroutine(served.site.drain(5.0))
+    client.send(REQUEST)
+    await client.closed
+    await stopping
+    assert [status for status, _ in client.answers()] == [503]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_connection_that_says_nothing_does_not_hold_up_the_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "GRACE", 0.05)
+    client = await connect(served.port)
+    await eventually(lambda: bool(served.site.channels))
+    await served.site.drain(30.0)
+    await client.closed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_asks_and_asks_and_does_not_read_is_dropped(served: Served) -> None:
+    client = await connect(served.port)
+    await eventually(lambda: bool(served.site.channels))
+    (channel,) = served.site.channels
+    # With the system's own buffers it would take megabytes until nothing goes out any more.
+    channel.tcp.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[attr-defined]
+    transport: Any = client.transport
+    transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    transport.pauseProducing()
+    for _ in range(400):
+        if not served.site.channels:
+            break
+        client.send(b"GET /healthz HTTP/1.1\r\n\r\n" * 50)
+        await deferLater(the_reactor(), 0.01)
+    assert not served.site.channels
+    transport.resumeProducing()
+    await client.closed
+
+
+@pytest.mark.parametrize("line", [b"OPTIONS * HTTP/1.1", b"GET xhealthz HTTP/1.1"])
+@pytest_twisted.ensureDeferred
+async def test_a_path_begins_with_a_slash(served: Served, line: bytes) -> None:
+    client = await connect(served.port)
+    client.send(line + b"\r\nConnection: close\r\n\r\n")
+    await client.closed
+    assert [status for status, _ in client.answers()] == [400]
 
 
 @pytest_twisted.ensureDeferred
