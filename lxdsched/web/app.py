@@ -136,7 +136,7 @@ class Api:
     @_app.handle_errors(Exception)
     def _broken(self, request: IRequest, failure: Failure) -> bytes:
         bounded = cast(BoundedRequest, request)
-        bounded.channel.site.report(failure, bounded)
+        bounded.channel.site.report(failure, bounded.path)
         return bounded.prepare_error(internal_error())
 
 

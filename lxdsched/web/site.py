@@ -1,47 +1,31 @@
-"""What a client may do to a connection, and how connections end.
+"""Serves all connections: hands requests to their routes, logs each, and ends without losing one.
 
-Requests are bounded while they arrive: a body that is too long, or a request that takes too long to send, is answered
-at once and the rest of it is thrown away. What is not HTTP at all gets a JSON error too. When the daemon stops, idle
-connections close, requests in flight finish, and later ones on the same connections are told so.
+When the daemon stops, idle connections close, requests in flight finish, and later ones on the same connections are
+told so. Every failure is JSON, that of no route as well.
 """
 
 from __future__ import annotations
 
 import re
-from http import HTTPStatus
 from io import BytesIO
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from lxdsched.web.channel import MOST_BODY, Channel, phrase, too_large
 from lxdsched.web.errors import ApiError, internal_error, invalid_request, shutting_down
 
-MOST_BODY = 64 * 1024
-"""Bytes that a request's body may have."""
-TIME_TO_SEND = 10.0
-"""Seconds that a client has to send a request, from its first byte to its last."""
 IDLE = 75.0
 """Seconds that a connection may wait for its next request."""
-LINGER = 2.0
-"""Seconds that a refused client has to read why before the connection is dropped."""
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
-
-GRACE = 0.5
-"""Seconds that a new connection has to send its first request when the daemon stops."""
-
-_PHRASES = {413: b"Content Too Large", 422: b"Unprocessable Content"}
-"""Reason phrases of RFC 9110; those of Python before 3.13 are older."""
 
 _QUIET = frozenset({b"/healthz", b"/readyz"})
 
@@ -67,7 +51,7 @@ class BoundedRequest(Request):
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece of the body, unless it makes the body too long."""
         if self.content.tell() + len(data) > MOST_BODY:
-            self.channel.refuse(_too_large())
+            self.channel.refuse(too_large())
         else:
             super().handleContentChunk(data)
 
@@ -100,7 +84,7 @@ class BoundedRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Any:  # noqa: N802
         """Answer 500 in JSON for what no route caught, and log it."""
-        self.channel.site.report(reason, self)
+        self.channel.site.report(reason, self.path)
         if not self.startedWriting:
             self.answer_error(internal_error())
         return reason
@@ -119,7 +103,7 @@ class BoundedRequest(Request):
 
     def prepare(self, status: int, body: bytes) -> bytes:
         """Set status and headers for a JSON body; return what is to be written of it."""
-        self.setResponseCode(status, _phrase(status))
+        self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
         self.setHeader(b"Content-Type", b"application/json")
         self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -128,130 +112,6 @@ class BoundedRequest(Request):
             self.channel.persistent = False
             self.setHeader(b"Connection", b"close")
         return b"" if self.method == b"HEAD" else body
-
-
-class Channel(HTTPChannel):
-    """One client's connection."""
-
-    site: BoundedSite
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._refused = False
-        self._used = False  # whether a request has come in whole
-        self._retiring = False
-        self._deadline: IDelayedCall | None = None
-
-    @property
-    def tcp(self) -> ITCPTransport:
-        """The connection itself, TLS or not."""
-        return cast(ITCPTransport, self.transport)
-
-    def connectionMade(self) -> None:  # noqa: N802
-        """Begin to count this connection."""
-        self.site.channels.add(self)
-        super().connectionMade()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        """Count it no more."""
-        self._hurry(None)
-        super().connectionLost(reason)
-        self.site.lost(self)
-
-    def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        """Take bytes of a request; its first one starts the clock."""
-        if self._refused:
-            self.resetTimeout()
-            return
-        if not self._handlingRequest and (self._deadline is None or self._retiring):
-            self._retiring = False
-            self._hurry(TIME_TO_SEND)
-        super().dataReceived(data)
-
-    def lineReceived(self, line: bytes) -> None:  # noqa: N802
-        """Take a line of a request's head."""
-        if self._refused:
-            return
-        try:
-            super().lineReceived(line)
-        except ValueError:  # a Content-Length of more digits than a number may have
-            self._respondToBadRequestAndDisconnect()
-
-    def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
-        """Take bytes of a request's body."""
-        if not self._refused:
-            super().rawDataReceived(data)
-
-    def allHeadersReceived(self) -> None:  # noqa: N802
-        """Refuse a body that is declared too long before a byte of it is asked for."""
-        if self.length is not None and self.length > MOST_BODY:
-            self.refuse(_too_large())
-        else:
-            super().allHeadersReceived()
-
-    def allContentReceived(self) -> None:  # noqa: N802
-        """Hand over a request that has come in whole."""
-        if self._refused:
-            return
-        self._hurry(None)
-        if self._waitingForTransport:
-            # It asks and asks, and does not read: what it gets would pile up here.
-            self.tcp.abortConnection()
-            return
-        self._used = True
-        super().allContentReceived()
-
-    def refuse(self, error: ApiError) -> None:
-        """Answer a request that has not come in whole, and take nothing more from this client."""
-        if self._refused:
-            return
-        self._refused = True
-        self._hurry(None)
-        self.site.refused(self, error)
-        body = error.body()
-        transport = self.tcp
-        transport.write(
-            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
-            % (error.status, _phrase(error.status), len(body), body)
-        )
-        transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave
-        if ISSLTransport.providedBy(transport):
-            transport.loseConnection()
-        else:
-            # Closing now, with bytes of the request unread, would reset the connection under the answer.
-            transport.loseWriteConnection()
-        self._deadline = self.callLater(LINGER, transport.abortConnection)
-
-    def retire(self) -> None:
-        """Close the connection if it is idle, else let its request be the last one.
-
-        A request that is only coming in is left to come in: it is answered that it came too late.
-        """
-        if self._handlingRequest:
-            self.persistent = False
-        elif self._deadline is None and self._used:
-            self.loseConnection()
-        elif self._deadline is None:
-            # Just connected: its first request may be on its way, and shall hear why it is not answered.
-            self._retiring = True
-            self._deadline = self.callLater(GRACE, self.loseConnection)
-
-    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
-        """Refuse a line of a request's head that does not end."""
-        self._respondToBadRequestAndDisconnect()
-
-    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  # Twisted's hook for what is not HTTP
-        self.refuse(invalid_request("this is not an HTTP request that can be read"))
-
-    def _hurry(self, seconds: float | None) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None if seconds is None else self.callLater(seconds, self._late)
-
-    def _late(self) -> None:
-        self._deadline = None
-        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {TIME_TO_SEND:g} s to send"))
 
 
 class BoundedSite(Site):
@@ -291,9 +151,9 @@ class BoundedSite(Site):
             client=str(getattr(channel.getPeer(), "host", "")),
         )
 
-    def report(self, failure: Failure, request: IRequest) -> None:
+    def report(self, failure: Failure, path: bytes) -> None:
         """Log a failure of ours."""
-        self._log.failure("answering {path} broke", failure, path=request.path.decode("utf-8", "replace"))
+        self._log.failure("answering {path} broke", failure, path=path.decode("utf-8", "replace"))
 
     def lost(self, channel: Channel) -> None:
         """Take note that a connection is gone."""
@@ -320,14 +180,6 @@ class BoundedSite(Site):
         self._log.warn("dropping {count} connections that did not end in time", count=len(self.channels))
         for channel in list(self.channels):
             channel.tcp.abortConnection()
-
-
-def _phrase(status: int) -> bytes:
-    return _PHRASES.get(status) or HTTPStatus(status).phrase.encode()
-
-
-def _too_large() -> ApiError:
-    return ApiError(413, "request_too_large", f"the body is longer than {MOST_BODY // 1024} KiB")
 
 
 def _peer(request: BoundedRequest) -> str:

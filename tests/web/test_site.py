@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from lxdsched.sandbox.faults import Delay, Hang
-from lxdsched.web import site
+from lxdsched.web import channel
 from tests.conftest import Logged
 from tests.support import eventually, the_reactor
 from tests.web.client import ask, connect
@@ -25,7 +25,7 @@ REQUEST = HEAD + b"Content-Length: 20\r\n\r\n" + BODY
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_of_64_kib_is_read_and_a_longer_one_refused(served: Served) -> None:
-    fits = BODY.ljust(site.MOST_BODY)
+    fits = BODY.ljust(channel.MOST_BODY)
     assert (await ask("POST", served.url + "/schedule", raw=fits)).status == 200
     answer = await ask("POST", served.url + "/schedule", raw=fits + b" ")
     assert (answer.status, answer.body["code"]) == (413, "request_too_large")
@@ -67,7 +67,7 @@ async def test_nothing_that_follows_a_refused_body_is_taken_for_a_request(served
 async def test_a_request_that_takes_too_long_to_send_is_told_so(
     served: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(site, "TIME_TO_SEND", 0.2)
+    monkeypatch.setattr(channel, "TIME_TO_SEND", 0.2)
     client = await connect(served.port)
     client.send(sent or b"P")
     await client.closed
@@ -78,7 +78,7 @@ async def test_a_request_that_takes_too_long_to_send_is_told_so(
 
 @pytest_twisted.ensureDeferred
 async def test_dripping_a_request_does_not_extend_its_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site, "TIME_TO_SEND", 0.3)
+    monkeypatch.setattr(channel, "TIME_TO_SEND", 0.3)
     client = await connect(served.port)
     for byte in HEAD:
         if client.received:
@@ -116,7 +116,7 @@ async def test_what_is_not_http_gets_one_error_in_json(served: Served, garbage: 
 async def test_a_refused_client_that_reads_nothing_and_closes_nothing_is_dropped(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "LINGER", 0.1)
+    monkeypatch.setattr(channel, "LINGER", 0.1)
     client = await connect(served.port)
     client.send(b"hello\r\n\r\n")
     client.send(b"x" * 1000)
@@ -195,7 +195,7 @@ async def test_the_first_request_of_a_new_connection_is_told_that_it_stops(serve
 async def test_a_new_connection_that_says_nothing_does_not_hold_up_the_end(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site, "GRACE", 0.05)
+    monkeypatch.setattr(channel, "GRACE", 0.05)
     client = await connect(served.port)
     await eventually(lambda: bool(served.site.channels))
     await served.site.drain(30.0)
@@ -206,9 +206,9 @@ async def test_a_new_connection_that_says_nothing_does_not_hold_up_the_end(
 async def test_a_client_that_asks_and_asks_and_does_not_read_is_dropped(served: Served) -> None:
     client = await connect(served.port)
     await eventually(lambda: bool(served.site.channels))
-    (channel,) = served.site.channels
+    (connection,) = served.site.channels
     # With the system's own buffers it would take megabytes until nothing goes out any more.
-    channel.tcp.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[attr-defined]
+    connection.tcp.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # type: ignore[attr-defined]
     transport: Any = client.transport
     transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     transport.pauseProducing()
