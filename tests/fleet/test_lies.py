@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
 from lxdsched.fleet.settings import HostSettings, Patience
@@ -17,7 +18,7 @@ from lxdsched.sandbox.faults import Exchange, Fault, Flood, Garbage, Status
 from lxdsched.sandbox.server import SandboxServer
 from tests.conftest import Logged
 from tests.fleet.conftest import MakeServer
-from tests.support import eventually, host_settings, only_view, pinned, running_fleet
+from tests.support import eventually, host_settings, only_view, pinned, running_fleet, the_reactor
 
 LISTING = "/1.0/instances"
 
@@ -58,11 +59,14 @@ async def test_headers_without_end_are_cut_off(make_server: MakeServer, pair: Ke
 @pytest_twisted.ensureDeferred
 async def test_a_packed_answer_is_not_unpacked(make_server: MakeServer, pair: KeyPair) -> None:
     server = await make_server()
-    bomb = gzip.compress(gzip.compress(b" " * 64 * 1024**2))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
-    server.fault = Say(data=head + bomb)
+    packed = gzip.compress(gzip.compress(b'{"type":"sync","metadata":{"auth":"untrusted"}}' + b" " * 1024**2))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    server.fault = Say(data=head + packed)
     async with running_fleet([settings(server, pair)]) as fleet:
-        assert "it answers 200, and not as LXD does" in ((await only_view(fleet)).reason or "")
+        view = await only_view(fleet)
+    # Unpacked it would say that we are not trusted.
+    assert view.state is State.UNREACHABLE
+    assert "it answers 200, and not as LXD does" in (view.reason or "")
 
 
 @pytest_twisted.ensureDeferred
@@ -164,7 +168,9 @@ async def test_greetings_that_are_not_answered_do_not_pile_up(make_server: MakeS
         server.fault = SlowListingNoGreeting()
         for _ in range(4):
             assert (await only_view(fleet)).state is State.POLLED
-        await eventually(lambda: server.requests.in_flight == 0)
+        await deferLater(the_reactor(), 0.05)
+        (host,) = fleet._hosts.values()
+        assert len(host._client._connections.open) <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
