@@ -28,7 +28,7 @@ OPEN_FILES = 65_536
 class Options(usage.Options):
     """The options of `twistd lxdsched`: one for every setting, each stronger than its environment variable."""
 
-    synopsis = "twistd [twistd options] lxdsched [options]"
+    synopsis = "[options]"
     longdesc = (
         "Answers over HTTP on which LXD host the next instance shall go. Every option is also an environment "
         "variable and a key of the configuration file; options win over variables, variables over the file."
@@ -36,7 +36,7 @@ class Options(usage.Options):
     optParameters = [  # noqa: N815  # Twisted's name
         ["config", "c", None, "the TOML file with further settings (LXD_MULTI_SCHEDULER_CONFIG)"],
         *(
-            [setting.option, None, None, f"{setting.help} ({setting.variable}, default {setting.default!r})"]
+            [setting.option, None, None, f"{setting.help} ({setting.variable}, default {setting.shown_default})"]
             for setting in SETTINGS
         ),
     ]

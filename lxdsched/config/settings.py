@@ -28,7 +28,7 @@ LOG_LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `name` is its key in the file; `unit` and `help` are for people; `default` is written as in TOML."""
+    """One setting. `name` is its key in the file, `help` is for people, `default` is written as in TOML."""
 
     name: str
     default: object
@@ -40,6 +40,19 @@ class Setting:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return self.environment or PREFIX + self.name.upper()
+
+    @property
+    def shown_default(self) -> str:
+        """The default as people write it."""
+        if isinstance(self.default, list):
+            return ",".join(self.default) or "none"
+        return (
+            "none"
+            if self.default is None
+            else f"{self.default:g}"
+            if isinstance(self.default, float)
+            else str(self.default)
+        )
 
     @property
     def option(self) -> str:
@@ -79,7 +92,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("poll_interval", 30.0, seconds(0.1), "seconds between two looks at a host that no request asks about"),
     Setting("capacity_interval", 300.0, seconds(1), "seconds between two looks at a host's size"),
     Setting("max_stale", 30.0, seconds(0), "seconds for which a host that cannot list is chosen from its last view"),
-    Setting("max_answer_size", 32 * 1024**2, size_from(64 * 1024), "size at which a host's answer is cut off"),
+    Setting("max_answer_size", "32MiB", size_from(64 * 1024), "size at which a host's answer is cut off"),
     Setting("stop_timeout", 10.0, seconds(0), "seconds that requests in flight have to finish when the daemon stops"),
     Setting("log_level", "INFO", choice(*LOG_LEVELS), "least level that is logged", "LXD_MULTI_LOG_LEVEL"),
     Setting("log_format", "auto", choice("auto", "json", "text"), "auto is text on a terminal, JSON elsewhere"),
