@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from OpenSSL import SSL
 
 from lxdsched.config.values import Fault, integer, size
-from lxdsched.fleet.settings import HostSettings
+from lxdsched.fleet.settings import HTTPS_PORT, HostSettings
 from lxdsched.fleet.tls import (
     Authority,
     FirstUse,
@@ -30,8 +30,6 @@ from lxdsched.fleet.tls import (
 
 LXD_PORT = 8443
 """Where LXD listens unless told otherwise."""
-HTTPS_PORT = 443
-"""Where a URL without a port leads."""
 
 _KEYS = frozenset(
     {

@@ -46,13 +46,9 @@ class Setting:
         """The default as people write it."""
         if isinstance(self.default, list):
             return ",".join(self.default) or "none"
-        return (
-            "none"
-            if self.default is None
-            else f"{self.default:g}"
-            if isinstance(self.default, float)
-            else str(self.default)
-        )
+        if isinstance(self.default, float):
+            return f"{self.default:g}"
+        return "none" if self.default is None else str(self.default)
 
     @property
     def option(self) -> str:

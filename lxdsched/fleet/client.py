@@ -6,7 +6,7 @@ question drops the host's connections, because a half-read answer cannot be left
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
@@ -32,7 +32,7 @@ from lxdsched.fleet import payloads
 from lxdsched.fleet.connections import AnswerTooLong, Connections
 from lxdsched.fleet.names import NamedEndpoint, Names, endpoint_at
 from lxdsched.fleet.payloads import Certificate, Environment, Hardware, OddRow, Row, Server
-from lxdsched.fleet.settings import HostSettings, Patience
+from lxdsched.fleet.settings import HTTPS_PORT, HostSettings, Patience
 from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
 from lxdsched.model import Capacity, State
 
@@ -41,7 +41,6 @@ T = TypeVar("T")
 _FORBIDDEN = 403
 _NOT_FOUND = 404
 _OK = 200
-HTTPS_PORT = 443
 _ALL_PROJECTS = "instance_all_projects"
 
 
@@ -164,16 +163,14 @@ class HostClient:
         try:
             return payloads.open_metadata(envelope, kind)
         except payloads.PayloadError as error:
-            raise _garbage("/".join(("/1.0", *path)), error) from None
+            raise _garbage(_shown(path), error) from None
 
     async def _ask(self, *path: str, **query: str) -> payloads.Envelope:
         envelope = await self._answer(*path, **query)
         if envelope.error_code == _FORBIDDEN:
-            raise HostError(
-                State.RESTRICTED, f"it does not let us see {'/'.join(('/1.0', *path))}: {envelope.error[:200]}"
-            )
+            raise HostError(State.RESTRICTED, f"it does not let us see {_shown(path)}: {envelope.error[:200]}")
         if envelope.error_code:
-            raise _failed("/".join(("/1.0", *path)), envelope)
+            raise _failed(_shown(path), envelope)
         return envelope
 
     async def _answer(self, *path: str, **query: str) -> payloads.Envelope:
@@ -202,6 +199,10 @@ class HostClient:
         collector = _Collector(self.abort)
         response.deliverBody(collector)
         return collector.done
+
+
+def _shown(path: Iterable[str]) -> str:
+    return "/".join(("/1.0", *path))
 
 
 def _failed(path: str, envelope: payloads.Envelope) -> HostError:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
+from lxdsched.fleet.alarm import alarm
 from lxdsched.fleet.host import Host
 from lxdsched.model import View
 
@@ -60,9 +61,5 @@ class Fleet:
             for waiter in waiting:
                 waiter.cancel()
 
-        late = self._clock.callLater(self._patience, give_up)
-        try:
+        with alarm(self._clock, self._patience, give_up):
             await together
-        finally:
-            if late.active():
-                late.cancel()

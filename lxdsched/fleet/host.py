@@ -15,10 +15,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lxdsched.fleet.alarm import alarm
 from lxdsched.fleet.client import HostClient, HostError
 from lxdsched.fleet.payloads import allocate
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
-from lxdsched.fleet.shared import Question, Shared
+from lxdsched.fleet.shared import Shared
 from lxdsched.limits import Share
 from lxdsched.model import Allocation, Capacity, State, View
 
@@ -109,7 +110,7 @@ class Host:
     async def _ask(self) -> None:
         """Ask for the listing, before it for the capacity where that is not known for sure."""
         if self._trouble is None:
-            answered = await self._attempt(self._listing)
+            answered = await self._attempt()
         else:
             answered = await self._meet()
         if answered:
@@ -123,16 +124,16 @@ class Host:
         await self._contacts.acquire()
         turn = self._clock.callLater(HANDSHAKE, self._contacts.release)
         try:
-            return await self._attempt(self._listing)
+            return await self._attempt()
         finally:
             if turn.active():
                 turn.cancel()
                 self._contacts.release()
 
-    async def _attempt(self, question: Question) -> bool:
+    async def _attempt(self) -> bool:
         """Ask under the deadline. Whatever goes wrong takes the host out of the running, and nothing else."""
         try:
-            await self._by_deadline(Deferred.fromCoroutine(question()))
+            await self._by_deadline(Deferred.fromCoroutine(self._listing()))
         except HostError as error:
             self._fail(error)
             return False
@@ -151,16 +152,14 @@ class Host:
         elif self._renewing:
             await self._renew()
         self._greeted = False
-        greeting = self._clock.callLater(self._patience.question / 2, self._greet)
         try:
-            rows, odd = await self._client.instances()
+            with alarm(self._clock, self._patience.question / 2, self._greet):
+                rows, odd = await self._client.instances()
         except HostError as error:
             if error.state is State.RESTRICTED and not described:
                 await self._client.describe()  # says what became of our right to see
             raise
         finally:
-            if greeting.active():
-                greeting.cancel()
             if self._greeting is not None:
                 self._greeting.cancel()
         capacity = self._capacity
@@ -192,9 +191,9 @@ class Host:
             late = True
             asking.cancel()
 
-        deadline = self._clock.callLater(self._patience.question, give_up)
         try:
-            await asking
+            with alarm(self._clock, self._patience.question, give_up):
+                await asking
         except (CancelledError, HostError):
             if not late:
                 raise
@@ -202,9 +201,6 @@ class Host:
             if self._greeted and self._observed_at is not None:
                 raise HostError(State.STALE, f"it answers, but did not list its instances within {seconds}") from None
             raise HostError(State.UNREACHABLE, f"it did not answer within {seconds}") from None
-        finally:
-            if deadline.active():
-                deadline.cancel()
 
     def _hush(self) -> None:
         if self._timer is not None:
@@ -234,18 +230,15 @@ class Host:
         self._described_at = self._clock.seconds()
         self._described_on = self._client.connected
         asking = Deferred.fromCoroutine(self._describe())
-        deadline = self._clock.callLater(self._patience.question / 2, asking.cancel)
-        try:
-            await asking
-        except (CancelledError, HostError) as error:
-            ours = deadline.active() and isinstance(error, CancelledError)
-            if ours or getattr(error, "state", None) in {State.UNTRUSTED, State.RESTRICTED}:
-                raise
-            why = str(error) or "it does not answer"
-            self._log.warn("host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=why)
-        finally:
-            if deadline.active():
-                deadline.cancel()
+        with alarm(self._clock, self._patience.question / 2, asking.cancel) as deadline:
+            try:
+                await asking
+            except (CancelledError, HostError) as error:
+                ours = deadline.active() and isinstance(error, CancelledError)
+                if ours or getattr(error, "state", None) in {State.UNTRUSTED, State.RESTRICTED}:
+                    raise
+                why = str(error) or "it does not answer"
+                self._log.warn("host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=why)
 
     def _rest(self, seconds: float) -> None:
         """Let the next turn come after some time, unless one is to come already."""

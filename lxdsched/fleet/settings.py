@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from lxdsched.fleet.tls import Identity, Trust
 from lxdsched.limits import Unlimited
 
+HTTPS_PORT = 443
+"""Where a URL without a port leads."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:

@@ -137,7 +137,7 @@ class BoundedSite(Site):
             path=request.path.decode("utf-8", "replace"),
             status=request.code,
             milliseconds=round(seconds * 1000, 2),
-            client=_peer(request),
+            client=_host(request.getClientAddress()),
             **request.notes,
         )
 
@@ -148,7 +148,7 @@ class BoundedSite(Site):
             reason=error.message,
             code=error.code,
             status=error.status,
-            client=str(getattr(channel.getPeer(), "host", "")),
+            client=_host(channel.getPeer()),
         )
 
     def report(self, failure: Failure, path: bytes) -> None:
@@ -182,5 +182,5 @@ class BoundedSite(Site):
             channel.tcp.abortConnection()
 
 
-def _peer(request: BoundedRequest) -> str:
-    return str(getattr(request.getClientAddress(), "host", ""))
+def _host(address: object) -> str:
+    return str(getattr(address, "host", ""))

@@ -10,12 +10,21 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from lxdsched.fleet.settings import HostSettings
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
-from tests.support import the_reactor
+from tests.support import host_settings, pinned, the_reactor
+
+LISTING = "/1.0/instances"
+"""Where the instances are listed."""
 
 MakeServer = Callable[..., Awaitable[SandboxServer]]
+
+
+def settings(server: SandboxServer, pair: KeyPair) -> HostSettings:
+    """Configure a simulated host, its certificate pinned."""
+    return host_settings(server.url, pair, pinned(server.keypair.fingerprint))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 
 from lxdsched.fleet import host
 from lxdsched.fleet.fleet import Fleet
-from lxdsched.fleet.settings import HostSettings, Patience
+from lxdsched.fleet.settings import Patience
 from lxdsched.model import Placement, State
 from lxdsched.sandbox.certs import KeyPair
 from lxdsched.sandbox.faults import (
@@ -34,15 +34,10 @@ from lxdsched.sandbox.state import ServerState
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
 from tests.conftest import Logged
-from tests.fleet.conftest import MakeServer
-from tests.support import demand, eventually, host_settings, only_view, pinned, running_fleet, the_reactor, until
+from tests.fleet.conftest import LISTING, MakeServer, settings
+from tests.support import demand, eventually, only_view, running_fleet, the_reactor, until
 
-LISTING = "/1.0/instances"
 QUICK = Patience(connect=0.5, question=0.5, probe_first=0.05, probe_most=0.1, stale=1.0, answer_size=256 * 1024)
-
-
-def settings(server: SandboxServer, pair: KeyPair) -> HostSettings:
-    return host_settings(server.url, pair, pinned(server.keypair.fingerprint))
 
 
 async def placed_on(fleet: Fleet) -> str:

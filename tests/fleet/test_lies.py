@@ -11,20 +11,13 @@ import pytest_twisted
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
-from lxdsched.fleet.settings import HostSettings, Patience
+from lxdsched.fleet.settings import Patience
 from lxdsched.model import State
 from lxdsched.sandbox.certs import KeyPair
 from lxdsched.sandbox.faults import Exchange, Fault, Flood, Garbage, Status
-from lxdsched.sandbox.server import SandboxServer
 from tests.conftest import Logged
-from tests.fleet.conftest import MakeServer
-from tests.support import eventually, host_settings, only_view, pinned, running_fleet, the_reactor
-
-LISTING = "/1.0/instances"
-
-
-def settings(server: SandboxServer, pair: KeyPair) -> HostSettings:
-    return host_settings(server.url, pair, pinned(server.keypair.fingerprint))
+from tests.fleet.conftest import LISTING, MakeServer, settings
+from tests.support import eventually, only_view, running_fleet, the_reactor
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
