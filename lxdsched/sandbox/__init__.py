@@ -8,9 +8,11 @@ How it works, from the inside out:
 
 - `records` and `validate` are values and grammar: instances, profiles, projects, hardware; what LXD accepts.
 - `database` is what LXD stores, `state` one server with its database, or with the one its cluster shares. Every change
-  passes through `Database.changed`.
-- `instances`, `power`, `catalog`, `trust` and `general` are the endpoints: functions from a `Question` to an `Answer`.
-- `api` routes HTTP to them, with LXD's access rules. The trust store is asked at every request.
+  that LXD tells passes through `Database.changed` and becomes an event, see `events`.
+- `instances`, `power`, `catalog`, `trust`, `cluster` and `general` are the endpoints: functions from a `Question` to an
+  `Answer`, or to a `Subscription` to events.
+- `api` routes HTTP to them, with LXD's access rules. The trust store is asked at every request. `streams` are the
+  websockets over which events go.
 - `transport` and `exchange` are TCP, TLS and HTTP, where the `faults` strike: refuse, hang, drip, flood and so on.
 - `server` is one listening server, `fleet` many, `command` the program.
 """

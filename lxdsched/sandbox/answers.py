@@ -138,6 +138,11 @@ class Operation:
         return Answer(202, encode(body), self.url)
 
 
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
 def new_uuid() -> str:
     """A fresh identifier."""
     return str(uuid4())

@@ -13,17 +13,21 @@ from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from klein import Klein
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
-from lxdsched.sandbox import catalog, general, instances, power, trust
+from lxdsched.sandbox import catalog, cluster, general, instances, power, trust
 from lxdsched.sandbox.answers import Answer, LXDError, error
-from lxdsched.sandbox.questions import Endpoint, Question, forbidden
-from lxdsched.sandbox.state import ServerState
+from lxdsched.sandbox.faults import EVENTS
+from lxdsched.sandbox.questions import Endpoint, Question, Subscription, forbidden
+from lxdsched.sandbox.state import Caller, ServerState
+from lxdsched.sandbox.streams import Streams
 
 ROUTES: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
     {
@@ -60,14 +64,15 @@ ROUTES: Mapping[str, Mapping[str, Endpoint]] = MappingProxyType(
             "GET": trust.show_certificate,
             "DELETE": trust.delete_certificate,
         },
-        "/1.0/cluster": {"GET": general.show_cluster},
-        "/1.0/cluster/members": {"GET": general.show_members},
+        "/1.0/cluster": {"GET": cluster.show_cluster},
+        "/1.0/cluster/members": {"GET": cluster.show_members},
         "/1.0/cluster/members/<name>": {
-            "GET": general.show_member,
-            "PATCH": general.update_member,
-            "PUT": general.update_member,
+            "GET": cluster.show_member,
+            "PATCH": cluster.patch_member,
+            "PUT": cluster.put_member,
         },
-        "/1.0/cluster/members/<name>/state": {"POST": general.update_member_state},
+        "/1.0/cluster/members/<name>/state": {"POST": cluster.update_member_state},
+        EVENTS: {"GET": general.open_events},
     }
 )
 
@@ -79,17 +84,18 @@ _ONE_WRITE = 2048
 
 
 class Api:
-    """The HTTP application over one `ServerState`."""
+    """The HTTP application over one `ServerState`, whose events go over its `streams`."""
 
     _log = Logger()
     _app = Klein()
 
-    def __init__(self, state: ServerState) -> None:
+    def __init__(self, state: ServerState, streams: Streams) -> None:
         self._state = state
+        self._streams = streams
         self._peers: WeakKeyDictionary[object, x509.Certificate | None] = WeakKeyDictionary()
         self.resource = self._app.resource()
 
-    def _serve(self, request: IRequest, methods: Mapping[str, Endpoint], names: Mapping[str, str]) -> bytes:
+    def _serve(self, request: IRequest, methods: Mapping[str, Endpoint], names: Mapping[str, str]) -> bytes | IResource:
         if request.method == b"OPTIONS":
             request.setHeader(b"content-length", b"0")
             return b""
@@ -97,10 +103,14 @@ class Api:
             answer = self._answer(request, methods, names)
         except LXDError as problem:
             answer = error(problem)
-        return _send(request, answer)
+        if isinstance(answer, Answer):
+            return _send(request, answer)
+        return self._streams.resource(answer) if _is_handshake(request) else _send_bad_handshake(request)
 
-    def _answer(self, request: IRequest, methods: Mapping[str, Endpoint], names: Mapping[str, str]) -> Answer:
-        caller = self._state.caller(self._peer(request))
+    def _answer(
+        self, request: IRequest, methods: Mapping[str, Endpoint], names: Mapping[str, str]
+    ) -> Answer | Subscription:
+        caller = self._caller(request)
         endpoint = methods.get(request.method.decode("ascii", "replace"))
         if not caller.trusted and endpoint not in _OPEN:
             raise forbidden()
@@ -111,14 +121,14 @@ class Api:
         }
         return endpoint(Question(self._state, caller, names, arguments, request.content.read()))
 
-    def _peer(self, request: IRequest) -> x509.Certificate | None:
-        """The client's certificate, kept by connection; whether it is trusted is asked anew every time."""
+    def _caller(self, request: IRequest) -> Caller:
+        """Who asks: a connection keeps its client's certificate; whether it is trusted is asked anew every time."""
         # The site behind TLS makes nothing else than its own requests; Klein and zope.interface know less.
         transport = cast(TLSMemoryBIOProtocol, cast(Request, request).transport)
         if transport not in self._peers:
             certificate = transport.getPeerCertificate()
             self._peers[transport] = None if certificate is None else certificate.to_cryptography()
-        return self._peers[transport]
+        return self._state.caller(self._peers[transport], _address(transport.getPeer()))
 
     @_app.handle_errors(HTTPException)
     def _not_found(self, request: IRequest, failure: Failure) -> bytes:
@@ -141,9 +151,31 @@ def _send(request: IRequest, answer: Answer) -> bytes:
     return answer.body
 
 
+def _is_handshake(request: IRequest) -> bool:
+    def has(name: str, token: str) -> bool:
+        values = request.requestHeaders.getRawHeaders(name, [])
+        return any(each.strip().lower() == token for value in values for each in value.split(","))
+
+    keyed = request.requestHeaders.hasHeader("sec-websocket-key")
+    return keyed and has("connection", "upgrade") and has("upgrade", "websocket") and has("sec-websocket-version", "13")
+
+
+def _send_bad_handshake(request: IRequest) -> bytes:
+    request.setResponseCode(400)
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    request.setHeader(b"sec-websocket-version", b"13")
+    return b"Bad Request\n"
+
+
+def _address(peer: object) -> str:
+    if isinstance(peer, IPv6Address):
+        return f"[{peer.host}]:{peer.port}"
+    return f"{peer.host}:{peer.port}" if isinstance(peer, IPv4Address) else ""
+
+
 def _register(app: Klein, path: str, methods: Mapping[str, Endpoint]) -> None:
     @app.route(path, endpoint=path)
-    def serve(self: Api, request: IRequest, **names: str) -> bytes:
+    def serve(self: Api, request: IRequest, **names: str) -> bytes | IResource:
         return self._serve(request, methods, names)
 
 

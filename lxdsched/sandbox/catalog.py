@@ -74,7 +74,8 @@ def create_profile(question: Question) -> Answer:
             ordered(body.text_map("config")),
             ordered(body.devices("devices")),
             body.text("description"),
-        )
+        ),
+        question.cause,
     )
     return created(in_project(f"/1.0/profiles/{name}", project))
 
@@ -88,17 +89,19 @@ def put_profile(question: Question) -> Answer:
     """`PUT /1.0/profiles/NAME`: everything anew."""
     profile = _profile(question, f'Failed to retrieve profile "{question.names["name"]}": ')
     body = _PROFILE_PUT.read(question.body)
-    return _store_profile(question, profile, body.text_map("config"), body.devices("devices"), body.text("description"))
+    return _store_profile(
+        question, profile, body.text_map("config"), body.devices("devices"), body.text("description"), everywhere=True
+    )
 
 
 def patch_profile(question: Question) -> Answer:
-    """`PATCH /1.0/profiles/NAME`: given keys join the others, empty ones go."""
+    """`PATCH /1.0/profiles/NAME`: given keys join the others, empty ones go. LXD tells no other member's instances."""
     profile = _profile(question, f'Failed to retrieve profile="{question.names["name"]}": ')
     body = _PROFILE_PUT.read(question.body)
     config = dict(profile.config) | body.text_map("config")
     devices = dict(profile.devices) | body.devices("devices")
     description = body.text("description") if "description" in body else profile.description
-    return _store_profile(question, profile, config, devices, description)
+    return _store_profile(question, profile, config, devices, description, everywhere=False)
 
 
 def _store_profile(
@@ -107,13 +110,17 @@ def _store_profile(
     config: Mapping[str, str],
     devices: Mapping[str, Mapping[str, str]],
     description: str,
+    *,
+    everywhere: bool,
 ) -> Answer:
     try:
         check_instance_config(config)
     except LXDError as problem:
         raise LXDError(500, problem.message) from None
     question.database.put_profile(
-        replace(profile, config=ordered(config), devices=ordered(devices), description=description)
+        replace(profile, config=ordered(config), devices=ordered(devices), description=description),
+        question.cause,
+        everywhere=everywhere,
     )
     return done()
 
@@ -125,7 +132,7 @@ def delete_profile(question: Question) -> Answer:
     profile = _profile(question, "")
     if question.database.users_of(profile):
         raise LXDError(500, "Profile is currently in use")
-    question.database.remove_profile(profile.project, profile.name)
+    question.database.remove_profile(profile.project, profile.name, question.cause)
     return done()
 
 
@@ -181,7 +188,7 @@ def create_project(question: Question) -> Answer:
     if name in question.database.projects:
         problem = 'Failed adding database record: This "projects" entry already exists'
         raise LXDError(409, f'Failed creating project "{name}": {problem}')
-    question.database.add_project(name, body.text_map("config"), body.text("description"))
+    question.database.add_project(name, body.text_map("config"), body.text("description"), question.cause)
     return created(f"/1.0/projects/{name}")
 
 
@@ -198,5 +205,5 @@ def delete_project(question: Question) -> Answer:
     project = _project(question)
     if _contents(question.database, project):
         raise LXDError(500, "Only empty projects can be removed")
-    question.database.remove_project(project.name)
+    question.database.remove_project(project.name, question.cause)
     return done()

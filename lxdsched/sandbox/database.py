@@ -5,11 +5,12 @@ Tests reach behind the API through the same methods: nothing here validates what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lxdsched.sandbox.answers import LXDError, in_project
+from lxdsched.sandbox.answers import LXDError, in_project, utc_now
+from lxdsched.sandbox.events import INCUS, UNASKED, Cause, Event, Requestor
 from lxdsched.sandbox.records import (
     ROOT_DISK,
     Config,
@@ -42,15 +43,38 @@ class Database:
         self.certificates: dict[str, TrustedCertificate] = {}
         self.config: dict[str, str] = {}
         self._rendered: dict[object, bytes] = {}
+        self._listeners: list[Callable[[Event], None]] = []
         self.add_project("default", {"features.networks": "true"}, "Default LXD project")
         self.put_profile(Profile("default", "default", {}, ROOT_DISK, "Default LXD profile"))
 
-    def changed(self, action: str, source: str) -> None:
-        """Note that something changed. Every change passes here: `action` and `source` are LXD's words for its event.
+    def listen(self, hear: Callable[[Event], None]) -> None:
+        """Call `hear` with every event, at once, for as long as this database lasts."""
+        self._listeners.append(hear)
 
-        This is where an event stream would hang its listeners; today only the rendered listings are dropped.
+    def changed(
+        self,
+        action: str,
+        source: str,
+        cause: Cause = UNASKED,
+        *,
+        project: str = "default",
+        name: str = "",
+        context: Mapping[str, object] | None = None,
+    ) -> None:
+        """Tell that something changed. Every event passes here: `action` and `source` are LXD's words for it.
+
+        `cause.location` is the member that tells it; for the rest see `Event`.
         """
-        del action, source
+        self.touched()
+        if self._listeners:
+            location = cause.location or next(iter(self.members), "none")
+            at = self.members[location].now() if location in self.members else utc_now()
+            event = Event(action, source, project, location, at, cause.requestor, name, context or {})
+            for hear in self._listeners:
+                hear(event)
+
+    def touched(self) -> None:
+        """Note that something changed of which LXD tells nobody: the rendered listings are dropped."""
         self._rendered.clear()
 
     def rendered(self, key: object, render: Callable[[], bytes]) -> bytes:
@@ -61,36 +85,47 @@ class Database:
 
     # Projects and profiles
 
-    def add_project(self, name: str, config: Config | None = None, description: str = "") -> Project:
+    def add_project(
+        self, name: str, config: Config | None = None, description: str = "", cause: Cause = UNASKED
+    ) -> Project:
         """Store a project; its features are on unless `config` says otherwise, as LXD has it."""
         project = Project(name, ordered(_FEATURES | dict(config or {})), description)
         self.projects[name] = project
         if project.own_profiles and (name, "default") not in self.profiles:
-            self.put_profile(Profile("default", name, description=f"Default LXD profile for project {name}"))
-        self.changed("project-created", f"/1.0/projects/{name}")
+            default = Profile("default", name, description=f"Default LXD profile for project {name}")
+            self.profiles[name, "default"] = default
+        self.changed("project-created", f"/1.0/projects/{name}", cause, project=name)
         return project
 
-    def remove_project(self, name: str) -> None:
+    def remove_project(self, name: str, cause: Cause = UNASKED) -> None:
         """Forget a project and its default profile."""
         del self.projects[name]
         self.profiles.pop((name, "default"), None)
-        self.changed("project-deleted", f"/1.0/projects/{name}")
+        self.changed("project-deleted", f"/1.0/projects/{name}", cause, project=name)
 
     def profile_project(self, project: str) -> str:
         """The project whose profiles the instances of `project` use; raises KeyError for an unknown one."""
         return project if self.projects[project].own_profiles else "default"
 
-    def put_profile(self, profile: Profile) -> None:
-        """Store a profile, new or changed. Every instance that has it changes with it."""
+    def put_profile(self, profile: Profile, cause: Cause = UNASKED, *, everywhere: bool = True) -> None:
+        """Store a profile, new or changed. Every instance that has it changes with it.
+
+        Each tells so, or without `everywhere` only those at the member that was asked.
+        """
         known = (profile.project, profile.name) in self.profiles
         self.profiles[profile.project, profile.name] = profile
-        source = in_project(f"/1.0/profiles/{profile.name}", profile.project)
-        self.changed("profile-updated" if known else "profile-created", source)
+        for instance in self.users_of(profile):
+            if everywhere or instance.location == cause.location:
+                self.tell("instance-updated", instance)
+        self._tell_profile("updated" if known else "created", profile.project, profile.name, cause)
 
-    def remove_profile(self, project: str, name: str) -> None:
+    def remove_profile(self, project: str, name: str, cause: Cause = UNASKED) -> None:
         """Forget a profile."""
         del self.profiles[project, name]
-        self.changed("profile-deleted", in_project(f"/1.0/profiles/{name}", project))
+        self._tell_profile("deleted", project, name, cause)
+
+    def _tell_profile(self, what: str, project: str, name: str, cause: Cause) -> None:
+        self.changed(f"profile-{what}", in_project(f"/1.0/profiles/{name}", project), cause, project=project)
 
     def users_of(self, profile: Profile) -> list[Instance]:
         """The instances that have a profile."""
@@ -104,15 +139,29 @@ class Database:
 
     # The trust store
 
-    def trust(self, entry: TrustedCertificate) -> None:
+    def trust(self, entry: TrustedCertificate, cause: Cause = UNASKED) -> None:
         """Store a certificate."""
         self.certificates[entry.fingerprint] = entry
-        self.changed("certificate-created", f"/1.0/certificates/{entry.fingerprint}")
+        self._tell_certificate("created", entry.fingerprint, cause)
 
-    def distrust(self, fingerprint: str) -> None:
-        """Forget a certificate."""
+    def distrust(self, fingerprint: str, cause: Cause = UNASKED, *, called: str = "") -> None:
+        """Forget a certificate, which the request named by `called`, a part of its fingerprint."""
         del self.certificates[fingerprint]
-        self.changed("certificate-deleted", f"/1.0/certificates/{fingerprint}")
+        self._tell_certificate("deleted", called or fingerprint, cause)
+
+    def _tell_certificate(self, what: str, name: str, cause: Cause) -> None:
+        asked = cause.location or next(iter(self.members), "none")
+        others = [member for member in self.members if member != asked]
+        # Every member of a cluster keeps the certificates, and tells of its own change.
+        for each in [*(Cause(member, Requestor()) for member in others), Cause(asked, cause.requestor)]:
+            self.changed(f"certificate-{what}", f"/1.0/certificates/{name}", each)
+
+    # The configuration
+
+    def configure(self, config: Config, cause: Cause = UNASKED) -> None:
+        """Set keys of the shared server configuration; an empty value takes one away."""
+        self.config = ordered(self.config | dict(config))
+        self.changed("config-updated", "/1.0", cause)
 
     # Instances
 
@@ -123,25 +172,60 @@ class Database:
         except KeyError:
             raise LXDError(404, "Instance not found") from None
 
-    def put_instance(self, instance: Instance, action: str = "instance-updated") -> Instance:
-        """Store an instance, new or changed."""
+    def put_instance(
+        self, instance: Instance, action: str | None = "instance-updated", cause: Cause = UNASKED
+    ) -> Instance:
+        """Store an instance, new or changed. With None for an `action` nobody is told."""
         self.instances[instance.project, instance.name] = instance
-        self.changed(action, in_project(f"/1.0/instances/{instance.name}", instance.project))
+        self.touched()
+        if action is not None:
+            self.tell(action, instance, cause, _created(instance) if action == "instance-created" else None)
         return instance
 
-    def rename_instance(self, instance: Instance, name: str) -> None:
+    def rename_instance(self, instance: Instance, name: str, cause: Cause = UNASKED) -> None:
         """Give an instance another name. It keeps its place in the order of their making."""
         renamed = replace(instance, name=name, row=None)
-        self.instances = {
-            (each.project, each.name): each
-            for each in (renamed if each is instance else each for each in self.instances.values())
-        }
-        self.changed("instance-renamed", in_project(f"/1.0/instances/{name}", instance.project))
+        self._replace(instance, renamed)
+        self.tell("instance-renamed", renamed, cause, {"old_name": instance.name})
 
-    def remove_instance(self, project: str, name: str) -> None:
+    def move_instance(self, instance: Instance, moved: Instance, cause: Cause, flavour: str) -> None:
+        """Let `moved` take an instance's place at another member. Only Incus tells of a move as such."""
+        self._replace(instance, moved)
+        if flavour == INCUS:
+            left = replace(moved, location=instance.location)
+            if moved.name != instance.name:
+                self.tell("instance-renamed", left, cause, {"old_name": instance.name})
+            self.tell("instance-migrated", left, cause)
+            return
+        # LXD makes a copy there, under another name while the original has its own.
+        interim = moved
+        if moved.name == instance.name:
+            interim = replace(moved, name=f"lxd-move-of-{moved.config.get('volatile.uuid', moved.name)}")
+        self.tell("instance-created", interim, cause, _created(moved))
+        self.tell("instance-deleted", instance, cause)
+        if interim.name != moved.name:
+            self.tell("instance-renamed", moved, cause, {"old_name": interim.name})
+
+    def remove_instance(self, project: str, name: str, cause: Cause = UNASKED) -> None:
         """Forget an instance."""
-        del self.instances[project, name]
-        self.changed("instance-deleted", in_project(f"/1.0/instances/{name}", project))
+        self.tell("instance-deleted", self.instances.pop((project, name)), cause)
+
+    def _replace(self, old: Instance, new: Instance) -> None:
+        everything = (new if each is old else each for each in self.instances.values())
+        self.instances = {(each.project, each.name): each for each in everything}
+
+    def tell(
+        self, action: str, instance: Instance, cause: Cause = UNASKED, context: Mapping[str, object] | None = None
+    ) -> None:
+        """Tell of an instance; it is always the member that holds it who tells."""
+        self.changed(
+            action,
+            in_project(f"/1.0/instances/{instance.name}", instance.project),
+            Cause(instance.location, cause.requestor),
+            project=instance.project,
+            name=instance.name,
+            context=context,
+        )
 
     def selected(self, projects: Collection[str] | None) -> list[Instance]:
         """The instances of some projects, or all, oldest first."""
@@ -162,3 +246,7 @@ class Database:
         if member is not None and member.offline:
             return instance.show_unreachable()
         return instance.show(self.profiles_of(instance))
+
+
+def _created(instance: Instance) -> Mapping[str, object]:
+    return {"storage-pool": "default", "type": instance.kind}

@@ -82,7 +82,7 @@ class _Entry(Resource):
         path = request.path.decode("utf-8", "replace")
         counters = self._condition.requests
         counters.began(path)
-        request.notifyFinish().addBoth(lambda _: counters.ended())
+        request.notifyFinish().addBoth(lambda _: counters.ended(path))
         fault = self._condition.fault
         if fault is None or not path.startswith(fault.path):
             self._api.resource.render(request)

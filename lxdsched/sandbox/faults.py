@@ -16,6 +16,9 @@ from zope.interface import implementer
 
 from lxdsched.sandbox.answers import LXDError, error
 
+EVENTS = "/1.0/events"
+"""Where the event streams begin."""
+
 
 class Exchange(Protocol):
     """One request at a faulty server: the means a fault has to spoil its answer."""
@@ -53,6 +56,8 @@ class Fault:
     """Whether the server keeps its port open."""
     accepts: ClassVar[Literal["serve", "ignore", "reset"]] = "serve"
     """What becomes of a new TCP connection."""
+    silences: ClassVar[bool] = False
+    """Whether nothing comes over the event streams that are open."""
 
     def on_accept(self) -> Literal["serve", "ignore", "reset"]:
         """What becomes of a new TCP connection."""
@@ -79,6 +84,7 @@ class Blackhole(Fault):
     """TCP connections are accepted and nothing ever comes back, not even TLS; open ones fall silent."""
 
     accepts: ClassVar[Literal["serve", "ignore", "reset"]] = "ignore"
+    silences: ClassVar[bool] = True
 
     def strike(self, exchange: Exchange) -> None:
         """Say nothing."""
@@ -105,6 +111,22 @@ class Hang(Fault):
 
     def strike(self, exchange: Exchange) -> None:
         """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Silence(Fault):
+    """Event streams stay open, new ones too, but nothing comes over them: no event, no ping, no pong, not even an end.
+
+    What happens meanwhile they never tell. Everything else works. (A stream that does not even begin is a `Hang`, one
+    that is refused a `Status`, both with the `path` of the streams.)
+    """
+
+    path: str = EVENTS
+    silences: ClassVar[bool] = True
+
+    def strike(self, exchange: Exchange) -> None:
+        """Let the stream begin."""
+        exchange.proceed()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,11 @@ from random import Random
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from lxdsched.sandbox.answers import utc_now
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import GIB, Hardware, Status
 from lxdsched.sandbox.server import SandboxServer
-from lxdsched.sandbox.state import ServerState, utc_now
+from lxdsched.sandbox.state import ServerState
 from lxdsched.sandbox.transport import IReactor, ServerTLS
 
 

@@ -1,21 +1,17 @@
-"""The endpoints of the server itself: `/`, `/1.0`, its resources, its operations and its cluster."""
+"""The endpoints of the server itself: `/`, `/1.0`, its resources, its operations and its events."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lxdsched.sandbox.answers import Answer, LXDError, Operation, done, listing, sync
-from lxdsched.sandbox.bodies import Shape, is_object, is_text, is_text_map, is_texts
-from lxdsched.sandbox.instances import least_loaded
-from lxdsched.sandbox.questions import Question
+from lxdsched.sandbox.bodies import Shape, is_object
+from lxdsched.sandbox.events import INCUS
+from lxdsched.sandbox.questions import Question, Subscription, forbidden
 from lxdsched.sandbox.records import Row, ordered
-from lxdsched.sandbox.state import INCUS, ServerState
+from lxdsched.sandbox.state import ServerState
 
 _SERVER_PUT = Shape("ServerPut", {"config": is_object})
-_MEMBER_PUT = Shape("ClusterMemberPut", {"config": is_text_map, "roles": is_texts})
-_MEMBER_STATE_POST = Shape("ClusterMemberStatePost", {"action": is_text})
 
-_ORIGIN = "volatile.evacuate.origin"
+_EVENT_TYPES = frozenset({"lifecycle", "logging", "operation"})
 
 EXTENSIONS = (
     *("resources", "projects", "clustering", "event_lifecycle", "event_location", "instances", "resources_v2"),
@@ -97,15 +93,14 @@ def update_server(question: Question) -> Answer:
             raise LXDError(400, f"cannot set '{key}' to '{value}': unknown key")
         if not key.endswith(".https_address"):
             accepted[key] = value
-    question.database.config = ordered(question.database.config | accepted)
-    question.database.changed("config-updated", "/1.0")
+    question.database.configure(accepted, question.cause)
     return done()
 
 
 def show_resources(question: Question) -> Answer:
     """`GET /1.0/resources`, of the member named by `target` in a cluster."""
     target = question.arguments.get("target")
-    member = _member(question, target) if target else question.state
+    member = question.member(target) if target else question.state
     return Answer(200, member.hardware.answer)
 
 
@@ -127,119 +122,29 @@ def show_operation(question: Question) -> Answer:
     return sync(operation.row())
 
 
-# The cluster
+# Events
 
 
-def show_cluster(question: Question) -> Answer:
-    """`GET /1.0/cluster`."""
-    state = question.state
-    pool = {
-        "entity": "storage-pool",
-        "name": "default",
-        "key": "source",
-        "value": "",
-        "description": '"source" property for storage pool "default"',
-    }
-    name = state.name if state.clustered else ""
-    return sync({"server_name": name, "enabled": state.clustered, "member_config": [pool]})
+def open_events(question: Question) -> Subscription:
+    """`GET /1.0/events`: of one project or, with `all-projects`, of all. LXD hides none from a restricted caller.
 
-
-def _member(question: Question, name: str) -> ServerState:
-    members = question.database.members
-    if not question.state.clustered or name not in members:
-        raise LXDError(404, "Cluster member not found")
-    return members[name]
-
-
-def _require_cluster(question: Question) -> None:
-    if not question.state.clustered:
-        raise LXDError(500, "Server is not clustered")
-
-
-def _show_member(member: ServerState) -> Row:
-    first = next(iter(member.database.members.values()))
-    messages = {
-        "Online": "Fully operational",
-        "Evacuated": "Unavailable due to maintenance",
-        "Offline": "No heartbeat for 46.581561638s",
-        "Blocked": "Cluster member is blocked by another one's version",
-    }
-    return {
-        "roles": ["database-leader", "database"] if member is first else ["database"],
-        "failure_domain": "default",
-        "description": "",
-        "config": ordered(member.member_config),
-        "groups": ["default"],
-        "server_name": member.name,
-        "url": f"https://{member.address}",
-        "database": True,
-        "status": member.member_status,
-        "message": messages.get(member.member_status, ""),
-        "architecture": member.hardware.architectures[0],
-    }
-
-
-def show_members(question: Question) -> Answer:
-    """`GET /1.0/cluster/members`."""
-    _require_cluster(question)
-    members = question.database.members.values()
-    if question.recursion:
-        return sync([_show_member(member) for member in members])
-    return listing([f"/1.0/cluster/members/{member.name}" for member in members])
-
-
-def show_member(question: Question) -> Answer:
-    """`GET /1.0/cluster/members/NAME`."""
-    _require_cluster(question)
-    return sync(_show_member(_member(question, question.names["name"])))
-
-
-def update_member(question: Question) -> Answer:
-    """`PUT` and `PATCH /1.0/cluster/members/NAME`: its configuration. LXD wants its roles repeated in either."""
-    question.require_unrestricted()
-    _require_cluster(question)
-    member = _member(question, question.names["name"])
-    body = _MEMBER_PUT.read(question.body)
-    if "database" not in body.texts("roles"):
-        raise LXDError(400, 'The "database" role cannot be dropped at this time')
-    member.member_config = ordered(body.text_map("config"))
-    member.database.changed("cluster-member-updated", f"/1.0/cluster/members/{member.name}")
-    return done()
-
-
-def update_member_state(question: Question) -> Answer:
-    """`POST /1.0/cluster/members/NAME/state`: evacuate a member, or restore it."""
-    question.require_unrestricted()
-    _require_cluster(question)
-    member = _member(question, question.names["name"])
-    action = _MEMBER_STATE_POST.read(question.body).text("action")
-    if action == "evacuate":
-        return question.state.run("Evacuating cluster member", None, lambda: _evacuate(member)).answer()
-    if action == "restore":
-        return question.state.run("Restoring cluster member", None, lambda: _restore(member)).answer()
-    raise LXDError(400, f'Unknown action "{action}"')
-
-
-def _evacuate(member: ServerState) -> None:
-    """Move what is there to other members, whatever `mode` the request named: LXD 5.0 knows no modes yet."""
-    if member.member_status == "Evacuated":
-        raise LXDError(400, "Cluster member is already evacuated")
-    member.member_status = "Evacuated"
-    database = member.database
-    others = [name for name, other in database.members.items() if other.member_status == "Online"]
-    for instance in list(database.instances.values()):
-        if instance.location == member.name and others:
-            config = ordered(dict(instance.config) | {_ORIGIN: member.name})
-            location = least_loaded(database, others)
-            database.put_instance(replace(instance, location=location, config=config), "instance-migrated")
-
-
-def _restore(member: ServerState) -> None:
-    if member.member_status != "Evacuated":
-        raise LXDError(400, "Cluster member not evacuated")
-    member.member_status = "Online"
-    for instance in list(member.database.instances.values()):
-        if instance.config.get(_ORIGIN) == member.name:
-            config = {key: value for key, value in instance.config.items() if key != _ORIGIN}
-            back = replace(instance, location=member.name, config=config)
-            member.database.put_instance(back, "instance-migrated")
+    Of the types that LXD has the sandbox sends `lifecycle` alone.
+    """
+    incus = question.state.flavour == INCUS
+    if question.all_projects and "project" in question.arguments:
+        raise LXDError(400 if incus else 500, "Cannot specify a project when requesting all projects")
+    if question.project not in question.database.projects:
+        raise LXDError(404 if incus else 500, "Project not found")
+    types = question.arguments.get("type", "").split(",")
+    if types == [""]:
+        types = sorted(_EVENT_TYPES)
+    for each in types:
+        if each not in _EVENT_TYPES:
+            raise LXDError(400 if incus else 500, f'"{each}" isn\'t a supported event type')
+    if "lifecycle" not in types:
+        return Subscription(())
+    if incus and question.caller.restricted:
+        if not question.all_projects and not question.caller.may_use(question.project):
+            raise forbidden()
+        return Subscription(question.caller.projects if question.all_projects else (question.project,))
+    return Subscription(None if question.all_projects else (question.project,))

@@ -16,10 +16,11 @@ from lxdsched.sandbox.bodies import (
     is_text_map,
     is_texts,
 )
+from lxdsched.sandbox.cluster import place, relocate
 from lxdsched.sandbox.database import Database
+from lxdsched.sandbox.events import INCUS
 from lxdsched.sandbox.questions import Question, forbidden
 from lxdsched.sandbox.records import Instance, Status, ordered, volatile
-from lxdsched.sandbox.state import INCUS, ServerState
 from lxdsched.sandbox.validate import check_instance_config, check_instance_name
 
 _PUT_FIELDS = {
@@ -34,7 +35,7 @@ _PUT_FIELDS = {
 _POST = Shape("InstancesPost", _PUT_FIELDS | {"name": is_text, "source": is_object, "type": is_text})
 _PUT = Shape("InstancePut", _PUT_FIELDS)
 _PATCH = Shape("InstancePut", _PUT_FIELDS, "shared.Jmap")
-_RENAME = Shape("InstancePost", {"name": is_text})
+_RENAME = Shape("InstancePost", {"name": is_text, "migration": is_flag, "live": is_flag})
 
 _SOURCES = frozenset({"image", "none", "migration", "copy"})
 _KINDS = {"": "container", "container": "container", "virtual-machine": "virtual-machine"}
@@ -90,7 +91,7 @@ def create(question: Question) -> Answer:
     state, database = question.state, question.database
     if project not in database.projects:
         raise LXDError(404, "Failed loading project: Project not found")
-    location = _location(state, question.arguments.get("target", ""))
+    location = place(state, question.arguments.get("target", ""))
     if (source := str(body.object("source").get("type", ""))) not in _SOURCES:
         raise LXDError(400, f"Unknown source type {source}")
     if (kind := _KINDS.get(body.text("type"))) is None:
@@ -126,40 +127,9 @@ def create(question: Question) -> Answer:
             _check_new(database, instance)
         except LXDError as problem:
             raise LXDError(400, f"Failed creating instance record: {problem.message}") from None
-        database.put_instance(instance, "instance-created")
+        database.put_instance(instance, "instance-created", question.cause)
 
     return state.run("Creating instance", _resources(instance), work).answer()
-
-
-def _location(state: ServerState, target: str) -> str:
-    """Where a new instance goes: to the target, else to the member with the fewest instances, as LXD does."""
-    if not state.clustered:
-        if target:
-            raise LXDError(400, "Target only allowed when clustered")
-        return state.location
-    members = state.database.members
-    if target:
-        if target not in members:
-            raise LXDError(404, "Cluster member not found")
-        if members[target].member_status == "Evacuated":
-            raise LXDError(403, "Cluster member is evacuated")
-        return target
-    return least_loaded(
-        state.database,
-        [
-            name
-            for name, member in members.items()
-            if member.member_status == "Online" and member.member_config.get("scheduler.instance", "all") == "all"
-        ],
-    )
-
-
-def least_loaded(database: Database, names: list[str]) -> str:
-    """The member with the fewest instances; raises a 400 LXDError when there is none to choose from."""
-    if not names:
-        raise LXDError(400, "No suitable cluster member could be found")
-    locations = [instance.location for instance in database.instances.values()]
-    return min(names, key=locations.count)
 
 
 def _check_kind(database: Database, instance: Instance) -> None:
@@ -212,6 +182,7 @@ def patch(question: Question) -> Answer:
         check_instance_config(changed.config)
     except LXDError as problem:
         raise LXDError(500, f"Invalid config: {problem.message}") from None
+    # Not even Incus says who has asked for that.
     question.database.put_instance(changed)
     return done()
 
@@ -232,7 +203,7 @@ def put(question: Question) -> Answer:
             raise LXDError(400, f"Invalid config: {problem.message}") from None
         if any(key.startswith("volatile.idmap.") and key not in config for key in instance.config):
             raise LXDError(400, "Volatile idmap keys can't be deleted by the user")
-        question.database.put_instance(changed)
+        question.database.put_instance(changed, cause=question.cause)
 
     return question.state.run("Updating instance", _resources(instance), work).answer()
 
@@ -263,9 +234,14 @@ def _updated(
 
 
 def rename(question: Question) -> Answer:
-    """`POST /1.0/instances/NAME`: another name for a stopped instance."""
+    """`POST /1.0/instances/NAME`: another name for a stopped instance, or another member of the cluster for any."""
+    body = _RENAME.read(question.body)
+    name, target = body.text("name"), question.arguments.get("target", "")
+    if target and target not in (question.database.members if question.state.clustered else ()):
+        raise LXDError(404, "Failed to get target node: Cluster member not found")
     instance = found(question)
-    name = _RENAME.read(question.body).text("name")
+    if target and body.flag("migration"):
+        return _migrate(question, instance, name, target)
     check_instance_name(name)
     database = question.database
     if (instance.project, name) in database.instances:
@@ -274,9 +250,21 @@ def rename(question: Question) -> Answer:
     def work() -> None:
         if instance.status.up:
             raise LXDError(400, "Renaming of running container not allowed")
-        database.rename_instance(instance, name)
+        database.rename_instance(instance, name, question.cause)
 
     return question.state.run("Renaming instance", _resources(instance), work).answer()
+
+
+def _migrate(question: Question, instance: Instance, name: str, target: str) -> Answer:
+    def work() -> None:
+        if target == instance.location:
+            raise LXDError(400, "Target must be different than instance's current location")
+        if question.state.flavour == INCUS and instance.status.up:
+            raise LXDError(400, "Instance must be stopped to be moved statelessly")
+        moved = replace(instance, name=name or instance.name, location=target)
+        relocate(question.state, instance, moved, question.cause)
+
+    return question.state.run("Migrating instance", _resources(instance), work).answer()
 
 
 def delete(question: Question) -> Answer:
@@ -287,7 +275,7 @@ def delete(question: Question) -> Answer:
     database = question.database
 
     def work() -> None:
-        database.remove_instance(instance.project, instance.name)
+        database.remove_instance(instance.project, instance.name, question.cause)
 
     return question.state.run("Deleting instance", _resources(instance), work).answer()
 

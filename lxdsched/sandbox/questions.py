@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from lxdsched.sandbox.answers import Answer, LXDError
 from lxdsched.sandbox.database import Database
+from lxdsched.sandbox.events import Cause, Requestor
 from lxdsched.sandbox.state import Caller, ServerState
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -33,6 +34,11 @@ class Question:
         return self.state.database
 
     @property
+    def cause(self) -> Cause:
+        """Why what comes of this question happens."""
+        return Cause(self.state.location, Requestor(self.caller.fingerprint, "tls", self.caller.address))
+
+    @property
     def project(self) -> str:
         """The project asked about."""
         return self.arguments.get("project") or "default"
@@ -48,6 +54,13 @@ class Question:
         text = self.arguments.get("recursion", "0")
         return int(text) if text.isdecimal() else 0
 
+    def member(self, name: str) -> ServerState:
+        """One member of the cluster; raises a 404 LXDError when there is none of that name."""
+        members = self.database.members
+        if not self.state.clustered or name not in members:
+            raise LXDError(404, "Cluster member not found")
+        return members[name]
+
     def allowed_project(self) -> str:
         """The project asked about; raises a 403 LXDError when the caller may not use it."""
         if not self.caller.may_use(self.project):
@@ -60,4 +73,11 @@ class Question:
             raise forbidden()
 
 
-Endpoint = Callable[[Question], Answer]
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The stream of events that an endpoint grants: those of some projects or, with None, of all."""
+
+    projects: Collection[str] | None
+
+
+Endpoint = Callable[[Question], Answer | Subscription]

@@ -11,6 +11,7 @@ from lxdsched.sandbox.certs import KeyPair
 from lxdsched.sandbox.exchange import QuietSite
 from lxdsched.sandbox.faults import Fault
 from lxdsched.sandbox.state import ServerState
+from lxdsched.sandbox.streams import PING_SECONDS, Streams
 from lxdsched.sandbox.transport import Condition, Gate, IReactor, RequestCounters, ServerTLS
 
 _BACKLOG = 511
@@ -20,7 +21,7 @@ class SandboxServer:
     """A simulated server. It listens from `start()` to `stop()`, unless its `fault` keeps it from that.
 
     With `port=0` the system chooses one, which then stays the same. `tls` shares what `ServerTLS` holds among servers
-    with the same key pair.
+    with the same key pair. `ping` is how many seconds lie between the pings on an event stream.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class SandboxServer:
         address: str = "127.0.0.1",
         port: int = 0,
         tls: ServerTLS | None = None,
+        ping: float = PING_SECONDS,
     ) -> None:
         self.state = state
         self._reactor = reactor
@@ -41,7 +43,8 @@ class SandboxServer:
         self._port: IListeningPort | None = None
         self._lock = DeferredLock()
         self._condition = Condition(tls or ServerTLS(keypair))
-        self._gate = Gate(self._condition, QuietSite(self._condition, Api(state), reactor), reactor)
+        self._streams = Streams(state, reactor, ping)
+        self._gate = Gate(self._condition, QuietSite(self._condition, Api(state, self._streams), reactor), reactor)
 
     @property
     def url(self) -> str:
@@ -73,6 +76,23 @@ class SandboxServer:
     def fault(self, fault: Fault | None) -> None:
         self._condition.fault = fault
         self.settled()
+
+    @property
+    def streams(self) -> int:
+        """How many event streams are open."""
+        return len(self._streams)
+
+    def cut_streams(self) -> None:
+        """Reset the connection of every event stream; they are gone after a turn of the reactor."""
+        self._streams.cut()
+
+    def send_raw(self, message: str | bytes) -> None:
+        """Send any message over every event stream: a text, or bytes as a binary one."""
+        self._streams.send(message)
+
+    def write_raw(self, data: bytes) -> None:
+        """Write anything to the connection of every event stream, be it a websocket's frame or not."""
+        self._streams.write(data)
 
     def settled(self) -> Deferred[None]:
         """Fires when the port is open or closed as the fault of now demands: that takes a turn of the reactor."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from lxdsched.sandbox.answers import LXDError, Operation, new_uuid
+from lxdsched.sandbox.answers import LXDError, Operation, new_uuid, utc_now
 from lxdsched.sandbox.database import Database
+from lxdsched.sandbox.events import LXD
 from lxdsched.sandbox.records import (
     Config,
     Devices,
@@ -26,25 +27,25 @@ from lxdsched.sandbox.records import (
     volatile,
 )
 
-LXD = "lxd"
-INCUS = "incus"
-
 _REMEMBERED_OPERATIONS = 256
 
-
-def utc_now() -> datetime:
-    """The wall clock."""
-    return datetime.now(UTC)
+_TELLS = {
+    Status.RUNNING: "instance-started",
+    Status.STOPPED: "instance-shutdown",
+    Status.FROZEN: "instance-paused",
+}
+"""What LXD says of an instance that has got into a state; of the other states it says nothing."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: what the trust store says about the certificate of a connection."""
+    """Who asks: what the trust store says about the certificate of a connection, and where it comes from."""
 
     trusted: bool = False
     restricted: bool = False
     projects: frozenset[str] = frozenset()
     fingerprint: str = ""
+    address: str = ""
 
     def may_use(self, project: str) -> bool:
         """Whether this caller may touch what lives in a project."""
@@ -104,13 +105,13 @@ class ServerState:
 
     @property
     def member_status(self) -> str:
-        """The member's state in its cluster."""
+        """The member's state in its cluster. LXD sends no event when it changes, whatever the cause."""
         return self._member_status
 
     @member_status.setter
     def member_status(self, status: str) -> None:
         self._member_status = status
-        self.database.changed("cluster-member-updated", f"/1.0/cluster/members/{self.name}")
+        self.database.touched()
 
     @property
     def offline(self) -> bool:
@@ -136,7 +137,7 @@ class ServerState:
         """Trust a client certificate no longer, on connections that are open as well."""
         self.database.distrust(fingerprint)
 
-    def caller(self, certificate: x509.Certificate | None) -> Caller:
+    def caller(self, certificate: x509.Certificate | None, address: str = "") -> Caller:
         """Who a connection's certificate makes the caller, now. Outside its time a certificate is worth nothing."""
         if certificate is None:
             return UNTRUSTED
@@ -145,7 +146,7 @@ class ServerState:
             return UNTRUSTED
         if not certificate.not_valid_before_utc <= self.now() <= certificate.not_valid_after_utc:
             return UNTRUSTED
-        return Caller(True, entry.restricted, frozenset(entry.projects), entry.fingerprint)
+        return Caller(True, entry.restricted, frozenset(entry.projects), entry.fingerprint, address)
 
     # Behind the API's back
 
@@ -182,9 +183,9 @@ class ServerState:
         return self.database.put_instance(replace(blank, row=dict(row)), "instance-created")
 
     def set_status(self, name: str, status: Status, *, project: str = "default") -> Instance:
-        """Put an instance into any state."""
+        """Put an instance into any state, as if it got there by itself: a guest that powers off is one."""
         instance = replace(self.database.instance(project, name), status=status, row=None)
-        return self.database.put_instance(instance)
+        return self.database.put_instance(instance, _TELLS.get(status))
 
     # Operations
 

@@ -25,7 +25,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from lxdsched.sandbox.certs import KeyPair
-from lxdsched.sandbox.faults import Fault
+from lxdsched.sandbox.faults import EVENTS, Fault
 
 
 class IReactor(IReactorTCP, IReactorTime):
@@ -35,7 +35,8 @@ class IReactor(IReactorTCP, IReactorTime):
 class RequestCounters:
     """What a server was asked, so that tests can say `one question, shared by all`.
 
-    `paths` counts requests by path without query; `connections` counts TCP connections accepted.
+    `paths` counts requests by path without query; `connections` counts TCP connections accepted. An event stream is
+    counted among the paths when it begins, and is never `in_flight`.
     """
 
     def __init__(self) -> None:
@@ -56,13 +57,15 @@ class RequestCounters:
     def began(self, path: str) -> None:
         """Count a request in."""
         self.paths[path] += 1
-        self.in_flight += 1
-        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        if path != EVENTS:
+            self.in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
-    def ended(self) -> None:
+    def ended(self, path: str) -> None:
         """Count a request out: answered, or its connection lost."""
         # After a reset the requests of before still come to their end.
-        self.in_flight = max(0, self.in_flight - 1)
+        if path != EVENTS:
+            self.in_flight = max(0, self.in_flight - 1)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -96,6 +99,11 @@ class Condition:
     tls: ServerTLS
     fault: Fault | None = None
     requests: RequestCounters = field(default_factory=RequestCounters)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing comes over the event streams."""
+        return self.fault is not None and self.fault.silences and EVENTS.startswith(self.fault.path)
 
 
 class Gate(ServerFactory[Any]):
@@ -140,28 +148,58 @@ class Gate(ServerFactory[Any]):
             await waiter
 
 
-class _TrackedTLS(BufferingTLSTransport):
+class TrackedTLS(BufferingTLSTransport):
+    """One connection: of HTTP, until an event stream takes it over."""
+
     factory: _TrackingTLS
     transport: Connection
+    _streaming = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether what is sent over it is lost."""
+        return self._streaming and self.factory.condition.silent
+
+    def become_stream(self) -> None:
+        """Be an event stream's from now on."""
+        self._streaming = True
+        # Twisted, in a hurry, has made `write` an attribute of each connection.
+        write: Callable[[bytes], object] = self.write
+
+        def audible(data: bytes) -> None:
+            if not self.silent:
+                write(data)
+
+        self.write = audible  # type: ignore[method-assign]
+
+    def loseConnection(self) -> None:
+        """Close the connection in order, unless it is silent. A stream's end waits for no answer of the other side."""
+        if not self.silent:
+            super().loseConnection()
+            if self._streaming:
+                self.transport.loseConnection()
 
     def makeConnection(self, transport: ITransport) -> None:
+        """Begin, in sight of the gate."""
         super().makeConnection(transport)  # type: ignore[no-untyped-call]
         # As Go does: else every answer of some size waits for the client's delayed acknowledgement.
         self.transport.setTcpNoDelay(True)
         self.factory.gate.opened(self, self.abortConnection)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End, and be out of sight."""
         super().connectionLost(reason)
         # Last, so that who waits for the end of all connections finds everything above them at its end as well.
         self.factory.gate.closed(self)
 
 
 class _TrackingTLS(TLSMemoryBIOFactory):
-    protocol = _TrackedTLS
+    protocol = TrackedTLS
 
     def __init__(self, condition: Condition, gate: Gate, site: Site, reactor: IReactorTime) -> None:
         super().__init__(_CurrentTLS(condition), False, site, reactor)
         self.gate = gate
+        self.condition = condition
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -63,7 +63,7 @@ def create_certificate(question: Question) -> Answer:
     )
     if entry.fingerprint in question.database.certificates:
         raise LXDError(409, "Certificate already in trust store")
-    question.database.trust(entry)
+    question.database.trust(entry, question.cause)
     return created(f"/1.0/certificates/{entry.fingerprint}")
 
 
@@ -79,5 +79,6 @@ def _decode(text: str) -> x509.Certificate:
 def delete_certificate(question: Question) -> Answer:
     """`DELETE /1.0/certificates/FINGERPRINT`."""
     question.require_unrestricted()
-    question.database.distrust(_found(question).fingerprint)
+    called = question.names["fingerprint"]
+    question.database.distrust(_found(question).fingerprint, question.cause, called=called)
     return done()

@@ -118,14 +118,51 @@ async def test_user_keys_of_the_server_config_belong_to_the_whole_cluster(client
 @pytest_twisted.ensureDeferred
 async def test_a_member_can_be_left_to_manual_placement(clients: list[Client]) -> None:
     path = "/1.0/cluster/members/k1"
-    body = {"config": {"scheduler.instance": "manual"}, "roles": ["database"]}
-    dropped = (400, 'The "database" role cannot be dropped at this time')
-    assert await clients[0].change("PATCH", path, {"config": {}}) == dropped
+    kept: dict[str, object] = {"roles": ["database"], "groups": ["default"], "failure_domain": "default"}
+    body = kept | {"config": {"scheduler.instance": "manual"}}
     assert await clients[0].change("PUT", path, body) == (200, "")
     assert (await clients[2].get(path))["config"] == {"scheduler.instance": "manual"}
     for name in ("a", "b", "c"):
         await clients[0].change("POST", "/1.0/instances", {"name": name, "source": {"type": "none"}})
     assert {row["location"] for row in await clients[0].get(ALL)} == {"k2", "k3"}
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest_twisted.ensureDeferred
+async def test_what_a_member_is_must_be_repeated_when_its_config_changes(clients: list[Client], method: str) -> None:
+    path = "/1.0/cluster/members/k1"
+    key = "Invalid cluster configuration key"
+    refusals: list[tuple[dict[str, object], int, str]] = [
+        ({"roles": []}, 400, 'The "database" role cannot be dropped at this time'),
+        ({"groups": []}, 400, "Cluster members need to belong to at least one group"),
+        ({"config": {"nokey": "1"}}, 500, f'{key} "nokey"'),
+        ({"config": {"scheduler.instance": "never"}}, 500, f'{key} "scheduler.instance" value'),
+        ({"failure_domain": ""}, 500, "Update failure domain: Failure domain name can't be empty"),
+    ]
+    good = {"roles": ["database"], "groups": ["default"], "failure_domain": "default", "config": {"user.a": "1"}}
+    for wrong, code, problem in refusals:
+        assert await clients[0].change(method, path, good | wrong) == (code, problem)
+    assert (await clients[0].get(path))["config"] == {}
+    assert await clients[0].change(method, path, good) == (200, "")
+    assert await clients[0].change(method, path, good | {"config": {"user.b": "2"}}) == (200, "")
+    left = {"user.a": "1", "user.b": "2"} if method == "PATCH" else {"user.b": "2"}
+    assert (await clients[0].get(path))["config"] == left
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_instance_can_be_moved_to_another_member(
+    clients: list[Client], members: dict[str, ServerState]
+) -> None:
+    members["k1"].add_instance("a", status=Status.RUNNING)
+    path, body = "/1.0/instances/a", {"name": "a", "migration": True}
+    assert await clients[1].change("POST", f"{path}?target=k3", body) == (200, "")
+    row = await clients[0].get(path)
+    assert (row["location"], row["status"]) == ("k3", "Running")
+    there = (400, "Target must be different than instance's current location")
+    assert await clients[1].change("POST", f"{path}?target=k3", body) == there
+    unknown = (404, "Failed to get target node: Cluster member not found")
+    assert await clients[1].change("POST", f"{path}?target=k9", body) == unknown
+    assert await clients[1].change("POST", f"{path}?target=k2", {"name": "a"}) == (409, 'Name "a" already in use')
 
 
 @pytest_twisted.ensureDeferred
@@ -135,3 +172,5 @@ async def test_a_server_alone_knows_no_cluster(client: Client) -> None:
     body = {"name": "a", "source": {"type": "none"}}
     alone = (400, "Target only allowed when clustered")
     assert await client.change("POST", "/1.0/instances?target=k1", body) == alone
+    evacuated = await client.change("POST", "/1.0/cluster/members/vm/state", {"action": "evacuate"})
+    assert evacuated == (404, "Cluster member not found")
