@@ -7,7 +7,7 @@ need not have anything to do with the time of day.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -77,13 +77,35 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of pool instance, as shoes-lxd-multi labels them. In a demand, None stands for any."""
+
+    resource_type: str | None = None
+    image_alias: str | None = None
+
+    def meets(self, other: Kind) -> bool:
+        """Tell whether one instance could be of both kinds."""
+        return (
+            self.resource_type is None or other.resource_type is None or self.resource_type == other.resource_type
+        ) and (self.image_alias is None or other.image_alias is None or self.image_alias == other.image_alias)
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request asks for. `targets` None means any host; `architecture` is LXD's name (`x86_64`)."""
+    """What a request asks for.
+
+    `targets` None means any host; `architecture` is LXD's name (`x86_64`). A host with a ready pool instance of the
+    kind `pool` is preferred. `instance_name` is what the caller will call the instance or its runner, `request_id` the
+    key under which a repeated request is known.
+    """
 
     resources: Resources
     targets: frozenset[str] | None = None
     instance_type: InstanceType = InstanceType.CONTAINER
     architecture: str | None = None
+    pool: Kind | None = None
+    instance_name: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +126,28 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance that counts, and what it counts as.
+
+    `runner` is the runner that it works for, `kind` what it was in shoes-lxd-multi's pool; None where it does not say.
+    `unlimited` tells that it has no limit on CPU or on memory.
+    """
+
+    name: str
+    resources: Resources
+    unlimited: bool = False
+    runner: str | None = None
+    kind: Kind | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Allocation:
     """What the instances that LXD lists on one host are entitled to, by their limits.
 
     `counted` instances make up `resources`; `exempt` ones (Frozen, by default) do not; `unlimited` of the counted
     ones have no limit on CPU or on memory. `doubts` says, per instance (`project/name`), what could not be read.
+    `members` are the counted instances of which it is known what they are entitled to, by the same labels; `ready`
+    counts the pool instances that wait for a job, by their kind.
     """
 
     resources: Resources = Resources()
@@ -116,11 +155,67 @@ class Allocation:
     exempt: int = 0
     unlimited: int = 0
     doubts: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Instance] = field(default_factory=dict)
+    ready: Mapping[Kind, int] = field(default_factory=dict)
 
     @property
     def instances(self) -> int:
         """All instances on the host, counted or exempt."""
         return self.counted + self.exempt
+
+
+class Phase(StrEnum):
+    """Where a reservation stands, as `/reservations` names it."""
+
+    PENDING = "pending"
+    SEEN = "seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Capacity that an answer has claimed on a host, until LXD shows the instance there, or the time is up.
+
+    Times are seconds of the ledger's clock. `pool` is the kind of pool instance that was promised, None when none was.
+    `instance` is the label (`project/name`) of the instance that took the reservation over; from then on it claims
+    nothing, and is only remembered. `alternates` are the other hosts that the answer named.
+    """
+
+    id: str
+    host: str
+    resources: Resources
+    created_at: float
+    expires_at: float
+    instance_name: str | None = None
+    request_id: str | None = None
+    pool: Kind | None = None
+    alternates: tuple[str, ...] = ()
+    instance: str | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """Whether LXD shows the instance yet."""
+        return Phase.PENDING if self.instance is None else Phase.SEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What the pending reservations of one host claim together: resources, and pool instances by their kinds."""
+
+    resources: Resources = Resources()
+    pools: tuple[Kind, ...] = ()
+
+
+NO_CLAIMS = Claims()
+
+
+def waiting(ready: Mapping[Kind, int], kind: Kind) -> int:
+    """Count the ready pool instances that are of a kind."""
+    return sum(count for each, count in ready.items() if each.meets(kind))
+
+
+def promised(pools: Iterable[Kind], kind: Kind) -> int:
+    """Count the promises that an instance of this kind may be meant by."""
+    return sum(each.meets(kind) for each in pools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +224,8 @@ class View:
 
     `host` is the configured string, its identity. `capacity` is None until the host has told it once. `observed_at`
     is when the instances were listed, None when never. `reason` says in a sentence why `state` is not plainly good.
+    `claimed`, allocated or reserved, is not to be given away again; `free` may be, and is negative on a host that
+    carries more than its capacity.
     """
 
     host: str
@@ -136,23 +233,30 @@ class View:
     reason: str | None = None
     capacity: Capacity | None = None
     allocation: Allocation = Allocation()
-    reserved: Resources = Resources()
+    claims: Claims = NO_CLAIMS
     observed_at: float | None = None
+    claimed: Resources = field(init=False)
+    free: Resources = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Worked out once: a request looks at them on many hosts.
+        claimed = self.allocation.resources + self.claims.resources
+        object.__setattr__(self, "claimed", claimed)
+        object.__setattr__(self, "free", (self.capacity.usable if self.capacity else Resources()) - claimed)
+
+    @property
+    def reserved(self) -> Resources:
+        """What answers have claimed whose instances LXD does not show yet."""
+        return self.claims.resources
 
     @property
     def name(self) -> str | None:
         """LXD's `server_name`, None until the host has told it."""
         return self.capacity.name if self.capacity else None
 
-    @property
-    def claimed(self) -> Resources:
-        """What is not to be given away again: allocated and reserved."""
-        return self.allocation.resources + self.reserved
-
-    @property
-    def free(self) -> Resources:
-        """What may still be given away; negative on a host that carries more than its capacity."""
-        return (self.capacity.usable if self.capacity else Resources()) - self.claimed
+    def ready(self, kind: Kind) -> int:
+        """Count the pool instances of a kind that wait for a job and are promised to none."""
+        return waiting(self.allocation.ready, kind) - promised(self.claims.pools, kind)
 
     @property
     def schedulable(self) -> bool:
@@ -174,12 +278,18 @@ class Exclusion:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The answer: the chosen host's view, the next best in order, how many fit, and why the others do not."""
+    """The answer: the chosen host's view, the next best in order, and whether a pool instance waits there.
+
+    `reservation` is None for a decision that was only tried; then `excluded` says why some of the `hosts` that were
+    looked at do not fit.
+    """
 
     view: View
-    fitting: int
     alternates: tuple[str, ...]
-    excluded: Mapping[str, Exclusion]
+    pooled: bool = False
+    reservation: Reservation | None = None
+    hosts: int = 0
+    excluded: Mapping[str, Exclusion] | None = None
 
 
 @dataclass(frozen=True, slots=True)

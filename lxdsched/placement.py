@@ -1,28 +1,11 @@
-"""Which hosts fit a demand, why the others do not, and in which order the fitting ones are liked.
-
-Pure: views in, a ranking out. `decide` is the whole decision.
-"""
+"""Which hosts fit a demand, and why the others do not. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from random import Random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from lxdsched.model import (
-    MILLICORES,
-    Code,
-    Demand,
-    Exclusion,
-    Placement,
-    Reason,
-    Refusal,
-    Resources,
-    State,
-    View,
-)
-from lxdsched.strategies import Strategy
+from lxdsched.model import MILLICORES, Code, Demand, Exclusion, Reason, Refusal, Resources, State, View
 
 _UNUSABLE = {
     State.UNTRUSTED: Reason.UNTRUSTED,
@@ -32,33 +15,27 @@ _UNUSABLE = {
 _NEVER = frozenset({Reason.NOT_CONFIGURED, Reason.WRONG_ARCHITECTURE, Reason.WRONG_INSTANCE_TYPE})
 _SILENT = frozenset({Reason.UNREACHABLE, Reason.UNTRUSTED, Reason.RESTRICTED})
 
-MOST_ALTERNATES = 5
-"""How many alternates an answer names at most: the next best, not the rest of the fleet."""
 
+def fitting(demand: Demand) -> Callable[[View], bool]:
+    """Return what tells quickly whether a demand fits on a host that may be chosen, the same as `exclude`."""
+    cpu, memory = demand.resources.cpu, demand.resources.memory
+    architecture, kind = demand.architecture, demand.instance_type
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The hosts that fit, best first, and why every other one does not."""
-
-    fitting: tuple[View, ...]
-    excluded: Mapping[str, Exclusion]
-
-
-def decide(views: Iterable[View], demand: Demand, strategy: Strategy, random: Random) -> Placement | Refusal:
-    """Choose a host for the demand among these views, or say why there is none."""
-    known = {view.host: view for view in views}
-    ranking = rank(known.values(), demand, strategy, random)
-    if ranking.fitting:
-        best, *others = ranking.fitting
-        return Placement(
-            best, len(ranking.fitting), tuple(view.host for view in others[:MOST_ALTERNATES]), ranking.excluded
+    def fits(view: View) -> bool:
+        free, capacity = view.free, view.capacity
+        return (
+            free.cpu >= cpu
+            and free.memory >= memory
+            and capacity is not None
+            and kind in capacity.instance_types
+            and (architecture is None or architecture in capacity.architectures)
         )
-    return Refusal(_code(known, demand, ranking.excluded), ranking.excluded)
+
+    return fits
 
 
-def rank(views: Iterable[View], demand: Demand, strategy: Strategy, random: Random) -> Ranking:
-    """Order the hosts that fit by the strategy, those with a stale view last, equals by chance."""
-    fitting: list[View] = []
+def explain(views: Iterable[View], demand: Demand) -> dict[str, Exclusion]:
+    """Say of each of these hosts that may be meant why the demand does not fit there; of those that fit, nothing."""
     excluded: dict[str, Exclusion] = {}
     seen = set()
     for view in views:
@@ -66,14 +43,18 @@ def rank(views: Iterable[View], demand: Demand, strategy: Strategy, random: Rand
             continue
         seen.add(view.host)
         exclusion = exclude(view, demand)
-        if exclusion is None:
-            fitting.append(view)
-        else:
+        if exclusion is not None:
             excluded[view.host] = exclusion
     for host in sorted((demand.targets or frozenset()) - seen):
         excluded[host] = Exclusion(Reason.NOT_CONFIGURED, "not a host of this scheduler's configuration")
-    fitting.sort(key=lambda view: (view.state is State.STALE, strategy.key(view, demand), random.random()))
-    return Ranking(tuple(fitting), excluded)
+    return excluded
+
+
+def refuse(views: Sequence[View], demand: Demand) -> Refusal:
+    """Say why the demand fits on none of these hosts, and what that means for who asks."""
+    meant = {view.host: view for view in views if demand.targets is None or view.host in demand.targets}
+    excluded = explain(meant.values(), demand)
+    return Refusal(_code(meant, demand, excluded), excluded)
 
 
 def exclude(view: View, demand: Demand) -> Exclusion | None:
@@ -122,6 +103,8 @@ def _sentence(view: View, quantity: str, asked: Resources, free: Resources) -> s
 
 
 def _code(known: Mapping[str, View], demand: Demand, excluded: Mapping[str, Exclusion]) -> Code:
+    if any(host not in excluded for host in known):
+        return Code.NO_CAPACITY  # it fitted somewhere, but others were faster to claim it
     reasons = {exclusion.reason for exclusion in excluded.values()}
     if reasons & _SILENT and reasons <= _SILENT | {Reason.NOT_CONFIGURED}:
         return Code.NO_HOST_REACHABLE

@@ -1,48 +1,121 @@
-"""The use case: one demand in, one placement or refusal out."""
+"""The use case: one demand in, one placement or refusal out, and what it claims kept apart from all others."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Protocol
 
-from lxdsched.model import Demand, Placement, Refusal, View
-from lxdsched.placement import decide
+from lxdsched.board import Board
+from lxdsched.ledger.book import Candidate, Ledger
+from lxdsched.model import Demand, Placement, Reason, Refusal, Reservation, State, View, waiting
+from lxdsched.placement import explain, refuse
 from lxdsched.strategies import Strategy
+
+MOST_ALTERNATES = 5
+"""How many alternates an answer names at most: the next best, not the rest of the fleet."""
+MOST_ROUNDS = 10
+"""How often a demand is ranked anew because others claimed what was chosen, before it is refused."""
 
 
 class Fleet(Protocol):
     """Where views of hosts come from."""
 
-    async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
-        """Return an up-to-date view of each of these hosts; None means all."""
+    def watch(self, show: Callable[[View], None]) -> None:
+        """Have `show` called with every host's view now, and with each that changes from then on."""
+
+    async def refresh(self, targets: Collection[str] | None = None) -> None:
+        """Bring the views of these hosts up to date; None means all."""
 
 
 class UnknownStrategyError(ValueError):
     """A strategy that callers may not ask for; the message names those that they may."""
 
 
+class RepeatedRequestError(ValueError):
+    """A `request_id` that lives, for another demand; the message says which."""
+
+
 class Scheduler:
-    """Answers demands from the views of a fleet.
+    """Answers demands from the views of a fleet and the reservations of a ledger.
 
     `strategies` are those that a request may name, beside the default one; `random` breaks ties.
     """
 
-    def __init__(self, fleet: Fleet, default: Strategy, strategies: Mapping[str, Strategy], random: Random) -> None:
+    def __init__(
+        self, fleet: Fleet, ledger: Ledger, default: Strategy, strategies: Mapping[str, Strategy], random: Random
+    ) -> None:
         self._fleet = fleet
+        self._ledger = ledger
         self._default = default
         self._strategies = strategies
-        self._random = random
+        self._board = Board(ledger.claims, random)
+        self._shown: dict[str, View] = {}
+        ledger.watch(self._board.touch)
+        fleet.watch(self._show)
 
-    async def schedule(self, demand: Demand, strategy: str | None = None) -> Placement | Refusal:
-        """Choose the host for this demand.
+    async def schedule(
+        self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
+    ) -> Placement | Refusal:
+        """Choose the host for this demand and claim it; in a dry run, choose and explain alone.
 
-        Raises UnknownStrategyError for a strategy that is not allowed. Takes as long as the slowest host that is in
-        the running, and at most one host's deadline.
+        Raises UnknownStrategyError for a strategy that is not allowed, RepeatedRequestError for a `request_id` that
+        was used for another demand. On fresh views it waits for nothing but the ledger; else for the slowest host
+        that is in the running, and at most one host's deadline.
         """
         chosen = self._strategy(strategy)
-        views = await self._fleet.views(demand.targets)
-        return decide(views, demand, chosen, self._random)
+        if not dry_run and (known := await self._known(demand)) is not None:
+            return known
+        await self._fleet.refresh(demand.targets)
+        for _ in range(MOST_ROUNDS):
+            best = self._board.best(demand, chosen, 1 + MOST_ALTERNATES)
+            if not best:
+                break
+            if dry_run:
+                return self._tried(demand, best)
+            made = await self._ledger.reserve(demand, [_candidate(view, demand) for view in best])
+            if made is not None:
+                return self._placement(made, demand)
+        return refuse(self._board.views(demand.targets), demand)
+
+    async def survey(self) -> Sequence[View]:
+        """Say what is known of every host after bringing it up to date, reservations included."""
+        await self._fleet.refresh()
+        return self._board.views()
+
+    def snapshot(self) -> Sequence[View]:
+        """Say what is known of every host, without asking any."""
+        return self._board.views()
+
+    def _show(self, view: View) -> None:
+        before = self._shown.get(view.host)
+        self._shown[view.host] = view
+        if before is None or before.allocation is not view.allocation:
+            members = None if before is None or before.observed_at is None else before.allocation.members
+            self._ledger.sight(view.host, view.allocation.members, members)
+        self._board.show(view)
+
+    async def _known(self, demand: Demand) -> Placement | None:
+        if demand.request_id is None:
+            return None
+        made = await self._ledger.find(demand.request_id)
+        return None if made is None else self._placement(made, demand)
+
+    def _placement(self, made: Reservation, demand: Demand) -> Placement:
+        same = made.resources == demand.resources and made.instance_name == demand.instance_name
+        if not same or (demand.targets is not None and made.host not in demand.targets):
+            raise RepeatedRequestError(f"{made.request_id!r} was used for another demand, which lives until it expires")
+        view = self._board.view(made.host) or View(made.host, State.UNREACHABLE)
+        return Placement(view, made.alternates, made.pool is not None, made)
+
+    def _tried(self, demand: Demand, best: Sequence[View]) -> Placement:
+        first, *others = best
+        pooled = demand.pool is not None and first.ready(demand.pool) > 0
+        views = self._board.views(demand.targets)
+        excluded = explain(views, demand)
+        unknown = sum(exclusion.reason is Reason.NOT_CONFIGURED for exclusion in excluded.values())
+        alternates = tuple(view.host for view in others)
+        return Placement(first, alternates, pooled, hosts=len(views) + unknown, excluded=excluded)
 
     def _strategy(self, name: str | None) -> Strategy:
         if name is None or name == self._default.name:
@@ -51,3 +124,8 @@ class Scheduler:
             return self._strategies[name]
         allowed = ", ".join(sorted({self._default.name, *self._strategies}))
         raise UnknownStrategyError(f"{name!r} is not a strategy that may be asked for here; these are: {allowed}")
+
+
+def _candidate(view: View, demand: Demand) -> Candidate:
+    room = view.free + view.claims.resources
+    return Candidate(view.host, room, 0 if demand.pool is None else waiting(view.allocation.ready, demand.pool))

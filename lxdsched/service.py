@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFromThreads, IReactorTCP, IReactorTime
 from twisted.logger import ILogObserver, Logger
@@ -20,18 +20,18 @@ from twisted.python.components import Componentized
 from lxdsched import __version__
 from lxdsched.config import Config
 from lxdsched.fleet.client import HostClient
+from lxdsched.fleet.contacts import Contacts
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
 from lxdsched.fleet.names import Names
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.tls import FirstUse
+from lxdsched.ledger.book import Ledger
+from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
 from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
-
-MOST_CONTACTS = 32
-"""Hosts that are met, for the first time or again, at the same time."""
 
 _log = Logger()
 
@@ -47,10 +47,18 @@ class Daemon(Service):
     _log = Logger()
 
     def __init__(
-        self, config: Config, fleet: Fleet, site: BoundedSite, reactor: Reactor, observer: ILogObserver | None
+        self,
+        config: Config,
+        fleet: Fleet,
+        ledger: Ledger,
+        site: BoundedSite,
+        *,
+        reactor: Reactor,
+        observer: ILogObserver | None,
     ) -> None:
         self._config = config
         self._fleet = fleet
+        self._ledger = ledger
         self._site = site
         self._reactor = reactor
         self._observer = observer
@@ -108,6 +116,7 @@ class Daemon(Service):
             self._port = None
         await self._site.drain(self._config.stop_timeout)
         await self._fleet.stop()
+        await self._ledger.stop()
 
     def _listen(self) -> None:
         if self._port is not None:
@@ -135,16 +144,17 @@ def build(
     random = SystemRandom()
     fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
     allowed = {name: strategies[name] for name in config.allow_strategies}
-    scheduler = Scheduler(fleet, strategies[config.strategy], allowed, random)
-    site = BoundedSite(Api(scheduler, fleet, reactor.seconds, wall).resource(), reactor)
-    return Daemon(config, fleet, site, reactor, observer)
+    ledger = MemoryLedger(reactor, config.reservation_ttl)
+    scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
+    api = Api(scheduler, ledger, lambda: fleet.asked, reactor.seconds, wall)
+    return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
 
 
 def build_fleet(
     hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: Reactor, random: Random
 ) -> Fleet:
     """Put a fleet together, each host with a client and a trust of its own."""
-    contacts = DeferredSemaphore(MOST_CONTACTS)
+    contacts = Contacts(reactor)
     names = Names(reactor.callFromThread)
 
     def host(settings: HostSettings) -> Host:

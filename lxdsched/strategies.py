@@ -2,7 +2,8 @@
 
 A strategy is a name and a key. The host with the smallest key wins; where keys are equal, chance decides, so that
 replicas which see the same fleet do not all run to the same host. A key is a tuple of integers: shares are in
-millionths, because two hosts that are equally full must compare equal.
+millionths, because two hosts that are equally full must compare equal. Where a strategy says that it ignores the
+demand, hosts are kept in its order instead of being sorted for each request.
 
 Third parties add one without touching this package, by a Twisted plugin: a module in a directory `twisted/plugins`
 on the Python path that holds an object providing `twisted.plugin.IPlugin` and `IStrategy`.
@@ -32,6 +33,11 @@ class Strategy(Protocol):
 
     def key(self, view: View, demand: Demand) -> Key:
         """Say how much this host is liked for this demand; the host fits and has a capacity."""
+
+
+def ignores_demand(strategy: Strategy) -> bool:
+    """Tell whether the strategy's key depends on the view alone; it says so by an attribute `ignores_demand`."""
+    return getattr(strategy, "ignores_demand", False) is True
 
 
 class IStrategy(Interface):
@@ -80,8 +86,9 @@ def _fewest_instances(view: View, demand: Demand) -> Key:
 class BuiltIn:
     """A strategy of this package: a name and a function."""
 
-    def __init__(self, name: str, key: Callable[[View, Demand], Key]) -> None:
+    def __init__(self, name: str, key: Callable[[View, Demand], Key], *, ignores_demand: bool = True) -> None:
         self.name = name
+        self.ignores_demand = ignores_demand
         self._key = key
 
     def key(self, view: View, demand: Demand) -> Key:
@@ -100,7 +107,7 @@ BUILT_IN: tuple[Strategy, ...] = (
     # The smallest share of CPU: for hosts of different sizes.
     BuiltIn("least-allocated-percent", _least_allocated_percent),
     # The smallest dominant share of CPU or memory after the placement.
-    BuiltIn("balanced", _balanced),
+    BuiltIn("balanced", _balanced, ignores_demand=False),
     # Bin packing: the most allocated cores that still fit.
     BuiltIn("most-allocated", _most_allocated),
     # What an LXD cluster does itself: every instance counts as one, stopped or frozen.

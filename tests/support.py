@@ -12,11 +12,17 @@ from twisted.internet.task import deferLater
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.tls import Identity, Pinned, Trust
-from lxdsched.model import Demand, Resources, State, View
+from lxdsched.ledger.memory import MemoryLedger
+from lxdsched.model import Demand, Placement, Refusal, Resources, State, View
 from lxdsched.sandbox.certs import KeyPair
+from lxdsched.scheduler import Scheduler
 from lxdsched.service import Reactor, build_fleet
+from lxdsched.strategies import BUILT_IN
 
 GIB = 1024**3
+
+ANSWERING = (State.LIVE, State.POLLED)
+"""The states of a host with which nothing is wrong."""
 
 BRISK = Patience(connect=1.0, question=2.0, probe_first=0.05, probe_most=0.2)
 """Patience for tests that wait for a host to fail or to return."""
@@ -56,6 +62,12 @@ async def only_view(fleet: Fleet) -> View:
     """Ask the fleet, which has one host, for its view."""
     (view,) = await fleet.views()
     return view
+
+
+async def decided(fleet: Fleet, asked: Demand) -> Placement | Refusal:
+    """Decide where a demand would go, and claim nothing."""
+    scheduler = Scheduler(fleet, MemoryLedger(the_reactor(), 120.0), BUILT_IN[0], {}, Random(1))
+    return await scheduler.schedule(asked, dry_run=True)
 
 
 def demand(cores: int = 1, memory: int = GIB, **more: object) -> Demand:

@@ -44,7 +44,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole and valid configuration. `warnings` are for the log, once it runs."""
+    """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs."""
 
     hosts: tuple[HostSettings, ...]
     port: int
@@ -53,6 +53,7 @@ class Config:
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    reservation_ttl: float
     stop_timeout: float
     log_level: str
     log_format: str
@@ -98,12 +99,14 @@ class _Loader:
                 poll=values["poll_interval"],
                 capacity=values["capacity_interval"],
                 stale=values["max_stale"],
+                ping=values["ping_interval"],
                 answer_size=values["max_answer_size"],
             ),
             counting=Counting(
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
             ),
+            reservation_ttl=values["reservation_ttl"],
             stop_timeout=values["stop_timeout"],
             log_level=values["log_level"],
             log_format=values["log_format"],

@@ -7,6 +7,7 @@ question drops the host's connections, because a half-read answer cannot be left
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from ipaddress import ip_address
@@ -17,7 +18,7 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -28,10 +29,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from lxdsched.fleet import payloads
+from lxdsched.fleet import counting, payloads
 from lxdsched.fleet.connections import AnswerTooLong, Connections
+from lxdsched.fleet.drain import drain_by_cluster, drain_by_config
+from lxdsched.fleet.events import Event, EventStream, Rejected, open_stream
 from lxdsched.fleet.names import NamedEndpoint, Names, endpoint_at
-from lxdsched.fleet.payloads import Certificate, Environment, Hardware, OddRow, Row, Server
+from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Member, OddRow, Row, Server
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings, Patience
 from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
 from lxdsched.model import Capacity, State
@@ -51,6 +54,14 @@ class HostError(Exception):
         super().__init__(reason)
         self.state = state
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a host says of itself. `drained` says in a sentence why it is to be left alone, None when it is not."""
+
+    capacity: Capacity
+    drained: str | None = None
 
 
 class HostClient:
@@ -86,16 +97,28 @@ class HostClient:
         """How many connections have been made so far: a new one may lead to a host that has changed."""
         return self._connections.made
 
-    async def describe(self) -> Capacity:
-        """Ask who the host is, what it lets us see, and how large it is."""
+    async def describe(self) -> Description:
+        """Ask who the host is, what it lets us see, how large it is, and whether it is to be left alone."""
         server = await self._server()
         environment = self._trusted(server)
         await self._refuse_restricted()
         hardware = await self._get(Hardware, "resources")
         try:
-            return payloads.capacity(environment, hardware, self._settings)
+            capacity = counting.capacity(environment, hardware, self._settings)
         except payloads.PayloadError as error:
             raise _garbage("/1.0/resources", error) from None
+        return Description(capacity, await self._drain(server, environment))
+
+    async def drained(self) -> str | None:
+        """Ask whether the host is to be left alone: why, in a sentence, or None."""
+        server = await self._server()
+        return await self._drain(server, self._trusted(server))
+
+    async def _drain(self, server: Server, environment: Environment) -> str | None:
+        name = environment.server_name
+        if (wish := drain_by_config(server.config, name)) is not None or not environment.server_clustered:
+            return wish
+        return drain_by_cluster(await self._get(Member, "cluster", "members", name))
 
     async def instances(self) -> tuple[list[Row], list[OddRow]]:
         """List the instances of all projects, on a cluster those of all members; and what is wrong with odd rows."""
@@ -108,6 +131,26 @@ class HostClient:
     async def greet(self) -> None:
         """Ask for the least that shows that the host is there and answers us."""
         self._trusted(await self._server())
+
+    async def listen(self, heard: Callable[[Event], None], lost: Callable[[str], None]) -> EventStream:
+        """Open the stream of the lifecycle events of all projects.
+
+        `heard` is told every event as it comes, `lost` once, in a sentence, why the stream has ended by itself. To
+        cancel drops what is half open; the stream itself outlives every question, and `abort`.
+        """
+        there, ping = URL.from_text(self._settings.url), self._patience.ping
+        try:
+            return await open_stream(self._connections, self._reactor, there, ping=ping, heard=heard, lost=lost)
+        except (CancelledError, ConnectingCancelledError):
+            raise CancelledError from None
+        except Rejected as answer:
+            envelope = answer.envelope
+            if envelope.error_code == _FORBIDDEN:
+                reason = f"it does not let us see /1.0/events: {envelope.error[:200]}"
+                raise HostError(State.RESTRICTED, reason) from None
+            raise _failed("/1.0/events", envelope) from None
+        except Exception as error:
+            raise _unreachable(_causes(error)) from error
 
     def abort(self) -> None:
         """Drop every connection to the host, at once."""

@@ -1,7 +1,8 @@
 """The connections to one host: made under its TLS policy, bounded in what they take in, and all known.
 
 What a host may say is counted here, below HTTP, where nothing it sends can hide: headers, framing and body. The count
-begins anew with every request that is written.
+begins anew with every request that is written. What stays connected and is asked nothing further, a stream of events,
+counts for itself, and is kept apart: who drops the connections of a question leaves it alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import URI
@@ -39,15 +40,20 @@ class Connections:
     def __init__(self, tcp: IStreamClientEndpoint, policy: HostPolicy, most: int) -> None:
         self.made = 0  # how many there have been so far
         self.most = most
-        self.open: set[_Bounded] = set()
+        self.open: set[_Known] = set()
+        self.streams: set[_Known] = set()
         self._endpoint = wrapClientTLS(policy, tcp)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: ARG002, N802  # Twisted's name
         """Return the one endpoint there is."""
         return _Endpoint(self._endpoint, self)
 
+    async def attach(self, protocol: IProtocol) -> None:
+        """Connect something that stays, and that bounds what it takes in by itself. It is one of `streams`."""
+        await self._endpoint.connect(_StreamFactory(protocol, self.streams))
+
     def abort(self) -> None:
-        """Drop every connection at once."""
+        """Drop every connection at once, but for the streams."""
         for connection in list(self.open):
             connection.abortConnection()
 
@@ -65,6 +71,38 @@ class _Endpoint:
         return self._endpoint.connect(factory).addCallback(lambda bounded: cast(_Bounded, bounded).wrappedProtocol)
 
 
+class _Known(ProtocolWrapper):
+    """A connection that is in a set for as long as there is one."""
+
+    def __init__(self, factory: WrappingFactory, wrapped: IProtocol, among: set[_Known]) -> None:
+        super().__init__(factory, wrapped)  # type: ignore[arg-type]  # it is one
+        self._among = among
+
+    def makeConnection(self, transport: Any) -> None:  # noqa: N802
+        self._among.add(self)
+        super().makeConnection(transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        self._among.discard(self)
+        super().connectionLost(reason)
+
+
+class _Quiet(Factory):
+    noisy = False
+
+
+class _StreamFactory(WrappingFactory):
+    noisy = False
+
+    def __init__(self, stream: IProtocol, streams: set[_Known]) -> None:
+        super().__init__(_Quiet())
+        self._stream = stream
+        self._streams = streams
+
+    def buildProtocol(self, addr: Any) -> _Known:  # noqa: ARG002, N802
+        return _Known(self, self._stream, self._streams)
+
+
 class _Factory(WrappingFactory):
     noisy = False
 
@@ -76,20 +114,19 @@ class _Factory(WrappingFactory):
         return _Bounded(self, self.wrappedFactory.buildProtocol(addr))
 
 
-class _Bounded(ProtocolWrapper):
+class _Bounded(_Known):
     """A connection that is dropped when an answer gets too long."""
 
     factory: _Factory
 
     def __init__(self, factory: _Factory, wrapped: IProtocol) -> None:
-        super().__init__(factory, wrapped)  # type: ignore[arg-type]  # it is one
+        super().__init__(factory, wrapped, factory.connections.open)
         self._received = 0
         self._headers: bytes | None = b""  # the end of what has come in of them; None once they are through
         self._too_long: AnswerTooLong | None = None
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
         self.factory.connections.made += 1
-        self.factory.connections.open.add(self)
         super().makeConnection(transport)
 
     def write(self, data: bytes) -> None:
@@ -117,7 +154,6 @@ class _Bounded(ProtocolWrapper):
             super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
-        self.factory.connections.open.discard(self)
         super().connectionLost(reason if self._too_long is None else Failure(self._too_long))
 
     def _ask(self) -> None:

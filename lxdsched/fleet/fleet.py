@@ -1,8 +1,8 @@
-"""All hosts of the configuration, asked at once and each at its own pace."""
+"""All hosts of the configuration, each at its own pace."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -22,11 +22,22 @@ class Fleet:
         self._hosts = {host.settings.host: host for host in hosts}
         self._clock = clock
         self._patience = patience
+        self._unsettled = dict(self._hosts)
+        self._shown: dict[str, View] = {}
+        self._show: Callable[[View], None] = lambda _view: None
+        for host in self._hosts.values():
+            host.changed = self._changed
 
     @property
     def asked(self) -> bool:
         """Whether every host has been asked once, and has answered or missed its deadline."""
         return all(host.asked for host in self._hosts.values())
+
+    def watch(self, show: Callable[[View], None]) -> None:
+        """Have `show` called with every host's view now, and with each that changes from then on."""
+        self._show = show
+        for host in self._hosts.values():
+            show(host.view)
 
     def start(self) -> None:
         """Begin to look at the hosts, all at once."""
@@ -40,18 +51,32 @@ class Fleet:
 
     def snapshot(self) -> Sequence[View]:
         """Say what is known of every host, without asking any."""
-        return [host.view() for host in self._hosts.values()]
+        return [host.view for host in self._hosts.values()]
 
-    async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
-        """Ask the hosts that are in the running, and say what is known then of all of these hosts.
+    async def refresh(self, targets: Collection[str] | None = None) -> None:
+        """Bring these hosts' views up to date, as far as they answer in time; None means all.
 
-        `targets` names the hosts that matter; None means all.
+        A fleet that is live costs nothing.
         """
-        hosts = [host for name, host in self._hosts.items() if targets is None or name in targets]
+        hosts = [host for name, host in self._unsettled.items() if targets is None or name in targets]
         waiting = [waiter for host in hosts if (waiter := host.refresh()) is not None]
         if waiting:
             await self._together(waiting)
-        return [host.view() for host in hosts]
+
+    async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
+        """Bring these hosts' views up to date and return them."""
+        await self.refresh(targets)
+        return [host.view for name, host in self._hosts.items() if targets is None or name in targets]
+
+    def _changed(self, host: Host) -> None:
+        name = host.settings.host
+        if host.settled:
+            self._unsettled.pop(name, None)
+        else:
+            self._unsettled[name] = host
+        if self._shown.get(name) is not host.view:
+            self._shown[name] = host.view
+            self._show(host.view)
 
     async def _together(self, waiting: Sequence[Deferred[None]]) -> None:
         # A waiter fails only by being cancelled: by us here, or because whoever asks has gone.

@@ -1,34 +1,40 @@
-"""One host: what it last said, and when it is asked again.
+"""One host: how it stands, and when it is asked again.
 
-A host is *in the running* until a question fails. While it is, a request asks it for its listing; all requests that
-wait share one question, and one that goes away leaves the question alone. Once a question has failed, no request
-waits for the host again: it is probed in the background, at growing intervals, until it answers. So a dead host costs
-the requests of one moment one deadline, and later ones nothing.
+A host is *in the running* until a question fails. Once one has failed, no request waits for the host again: it is
+probed in the background, at growing intervals, until it answers. So a dead host costs the requests of one moment one
+deadline, and later ones nothing.
+
+A host in the running is *live* while its stream of events is open: each event that may matter is followed by one
+listing, and as long as there was none, a request asks nothing. Without the stream, each request asks for the listing.
+All requests that wait share one question, and one that goes away leaves the question alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lxdsched.fleet.alarm import alarm
 from lxdsched.fleet.client import HostClient, HostError
-from lxdsched.fleet.payloads import allocate
+from lxdsched.fleet.contacts import Contacts
+from lxdsched.fleet.events import Event
+from lxdsched.fleet.hints import Hint, read_hint
+from lxdsched.fleet.inquiry import Inquiry
+from lxdsched.fleet.pace import Pace
+from lxdsched.fleet.report import report
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.shared import Shared
-from lxdsched.limits import Share
-from lxdsched.model import Allocation, Capacity, State, View
+from lxdsched.fleet.standing import standing
+from lxdsched.fleet.subscription import Subscription
+from lxdsched.model import State, View
 
-HANDSHAKE = 0.5
-"""Seconds for which a host that is met may keep others from being met."""
-RENEWAL = 5.0
-"""Seconds at least between two looks at a host's size, however often it is connected to anew."""
-MOST_DOUBTS = 10
-"""Doubtful instances of a host that the log names one by one."""
+MEMBERSHIP = 5.0
+"""Seconds between two looks at whether a member of a cluster is in service."""
 
 _UNASKED = HostError(State.UNREACHABLE, "it has not been asked yet")
 
@@ -36,8 +42,8 @@ _UNASKED = HostError(State.UNREACHABLE, "it has not been asked yet")
 class Host:
     """One configured host, from `start` to `stop`. `view` is what we know of it; `refresh` brings that up to date.
 
-    `contacts` bounds how many hosts are met for the first time, or again, at once: each costs a handshake, and a
-    fleet of hundreds that is met all at once would miss every deadline by its own doing.
+    `contacts` are shared by all hosts. `changed` is called with the host whenever its view is another one, or it is
+    `settled` or no longer.
     """
 
     _log = Logger()
@@ -50,33 +56,45 @@ class Host:
         *,
         patience: Patience,
         counting: Counting,
-        contacts: DeferredSemaphore,
+        contacts: Contacts,
         random: Random,
     ) -> None:
         self.settings = settings
         self.asked = False  # whether a question has ended, well or badly
+        self.changed: Callable[[Host], None] = lambda _host: None
         self._client = client
         self._clock = clock
         self._patience = patience
-        self._counting = counting
         self._contacts = contacts
         self._random = random
-        self._capacity: Capacity | None = None
-        self._described_at = 0.0
-        self._described_on = 0
-        self._shares: dict[str, Share] = {}
-        self._allocation = Allocation()
-        self._observed_at: float | None = None
+        self._inquiry = Inquiry(settings.host, client, clock, patience=patience, counting=counting)
+        self._subscription = Subscription(
+            client.listen,
+            clock,
+            patience,
+            random,
+            opened=self._opened,
+            heard=self._heard,
+            lost=self._lost,
+            failed=self._unheard,
+        )
         self._trouble: HostError | None = _UNASKED
         self._failures = 0
-        self._greeted = False
-        self._greeting: Deferred[None] | None = None
-        self._renewing = False
+        self._thorough = False
+        self._checks = 0  # to come before the next turn that lists
+        # Every event has a number. What was listed covers the events up to the one before which it was asked for.
+        self._event = 0
+        self._covered = 0
+        self._opening = 0  # the event that the opening of the stream is
+        self._pace = Pace(clock)
         self._question = Shared(self._ask)
         self._background: Deferred[None] | None = None
+        self._catching_up: Deferred[None] | None = None
+        self._chasing = False
         self._timer: IDelayedCall | None = None
+        self._fading: IDelayedCall | None = None
         self._stopped = False
-        self._view = self._look()
+        self.view = self._look()
 
     def start(self) -> None:
         """Ask the host for the first time, and from then on again and again."""
@@ -86,54 +104,64 @@ class Host:
         """Ask no more, and drop what is connected. Whoever waits gets what is known."""
         self._stopped = True
         self._hush()
-        if self._background is not None:
-            self._background.cancel()
+        self._fade(None)
+        for work in (self._background, self._catching_up):
+            if work is not None:
+                work.cancel()
         self._question.cancel()
+        await self._subscription.stop()
         await self._client.close()
 
-    def view(self) -> View:
-        """Say what is known of the host now, without asking it."""
-        if self._view.state is State.STALE and self._too_old():
-            self._show()
-        return self._view
+    @property
+    def live(self) -> bool:
+        """Whether the host tells by itself when something happens, and has been listed since it began to."""
+        return self._heard_of and self._covered >= self._opening
+
+    @property
+    def _heard_of(self) -> bool:
+        return self._trouble is None and self._subscription.open and not self._stopped
+
+    @property
+    def settled(self) -> bool:
+        """Whether to ask would tell nothing new: nothing has happened since the listing, or nobody answers."""
+        if self._trouble is not None or self._stopped:
+            return self.asked or self._stopped
+        return self.live and self._covered == self._event
 
     def refresh(self) -> Deferred[None] | None:
-        """Ask the host for its listing, or join the question that is under way.
+        """Bring the view up to date with all that has happened until now.
 
-        The Deferred fires when the answer is in `view`; it never fails but by being cancelled, which touches nobody
-        else. None when there is nothing to wait for: the host is out of the running.
+        The Deferred fires when that is done; it never fails but by being cancelled, which touches nobody else. None
+        when the host is settled.
         """
-        if self._trouble is not None and self.asked:
+        if self.settled:
             return None
-        return self._question.join()
+        return Deferred.fromCoroutine(self._until(self._event)) if self.live else self._question.join()
+
+    async def _until(self, event: int) -> None:
+        while self.live and self._covered < event:
+            await self._question.join()
 
     async def _ask(self) -> None:
         """Ask for the listing, before it for the capacity where that is not known for sure."""
+        if self.live:
+            # Of a burst of events, the first ones are followed at once and the others together.
+            await deferLater(self._clock, self._pace.wait())
+        self._pace.count()
+        event = self._event
         if self._trouble is None:
             answered = await self._attempt()
         else:
-            answered = await self._meet()
+            answered = await self._contacts.meet(self._attempt)
         if answered:
+            self._covered = event
             self._succeed()
-
-    async def _meet(self) -> bool:
-        """Ask a host that has to be connected to, when its turn has come.
-
-        The turn is over after the time that a handshake may take, so that silent hosts do not keep others waiting.
-        """
-        await self._contacts.acquire()
-        turn = self._clock.callLater(HANDSHAKE, self._contacts.release)
-        try:
-            return await self._attempt()
-        finally:
-            if turn.active():
-                turn.cancel()
-                self._contacts.release()
 
     async def _attempt(self) -> bool:
         """Ask under the deadline. Whatever goes wrong takes the host out of the running, and nothing else."""
+        thorough, self._thorough = self._thorough, False
         try:
-            await self._by_deadline(Deferred.fromCoroutine(self._listing()))
+            await self._inquiry.ask(anew=self._trouble is not None, thorough=thorough)
         except HostError as error:
             self._fail(error)
             return False
@@ -145,62 +173,46 @@ class Host:
             return False
         return True
 
-    async def _listing(self) -> None:
-        described = self._trouble is not None
-        if described:
-            await self._describe()
-        elif self._renewing:
-            await self._renew()
-        self._greeted = False
+    def _opened(self) -> None:
+        # What happened until now, nobody told.
+        self._event += 1
+        self._opening = self._event
+        self._inquiry.doubt()
+        self._catch_up()
+
+    def _heard(self, event: Event) -> None:
+        hint = read_hint(event, self._inquiry.capacity)
+        if hint is Hint.NOTHING:
+            return
+        if hint is Hint.STANDING:
+            self._inquiry.doubt()
+        self._event += 1
+        self._catch_up()
+
+    def _lost(self, _reason: str) -> None:
+        # Perhaps the host itself is lost: find out before a request does.
+        self._show()
+        if self._trouble is None:
+            self._hush()
+            self._rest(self._random.uniform(0, self._patience.probe_first / 2))
+
+    def _unheard(self, _reason: str) -> None:
+        self._show()
+
+    def _catch_up(self) -> None:
+        """List the host until nothing has happened since."""
+        self.changed(self)
+        if not self._chasing:
+            self._chasing = True
+            self._catching_up = Deferred.fromCoroutine(self._chase())
+            self._catching_up.addErrback(_ignore, CancelledError)
+
+    async def _chase(self) -> None:
         try:
-            with alarm(self._clock, self._patience.question / 2, self._greet):
-                rows, odd = await self._client.instances()
-        except HostError as error:
-            if error.state is State.RESTRICTED and not described:
-                await self._client.describe()  # says what became of our right to see
-            raise
+            while self._heard_of and self._covered < self._event:
+                await self._question.join()
         finally:
-            if self._greeting is not None:
-                self._greeting.cancel()
-        capacity = self._capacity
-        assert capacity is not None  # noqa: S101  # in the running means described
-        self._allocation, self._shares = allocate(rows, odd, capacity, self._counting, self._shares)
-        self._observed_at = self._clock.seconds()
-
-    def _greet(self) -> None:
-        # The listing takes long. Whether the host is gone or only cannot list decides what its last view is worth.
-        def greeted(result: object) -> None:
-            self._greeting = None
-            self._greeted = not isinstance(result, Failure)
-            if isinstance(result, Failure):
-                result.trap(HostError, CancelledError)
-
-        greeting = self._greeting = Deferred.fromCoroutine(self._client.greet())
-        greeting.addBoth(greeted)
-
-    async def _describe(self) -> None:
-        self._capacity = await self._client.describe()
-        self._described_at = self._clock.seconds()
-        self._described_on = self._client.connected
-
-    async def _by_deadline(self, asking: Deferred[None]) -> None:
-        late = False
-
-        def give_up() -> None:
-            nonlocal late
-            late = True
-            asking.cancel()
-
-        try:
-            with alarm(self._clock, self._patience.question, give_up):
-                await asking
-        except (CancelledError, HostError):
-            if not late:
-                raise
-            seconds = f"{self._patience.question:g} s"
-            if self._greeted and self._observed_at is not None:
-                raise HostError(State.STALE, f"it answers, but did not list its instances within {seconds}") from None
-            raise HostError(State.UNREACHABLE, f"it did not answer within {seconds}") from None
+            self._chasing = False
 
     def _hush(self) -> None:
         if self._timer is not None:
@@ -213,32 +225,27 @@ class Host:
         self._background.addErrback(_ignore, CancelledError)
 
     async def _look_after(self) -> None:
-        """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity."""
-        self._renewing = self._trouble is None and self._due_in() <= 0
-        await self._question.join()
-        self._rest(self._patience.poll * self._random.uniform(0.8, 1.0))
+        """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity.
 
-    def _due_in(self) -> float:
-        """Say in how many seconds the host may have another size: soon when it is met on a new connection."""
-        renewed = self._described_on != self._client.connected
-        interval = min(RENEWAL, self._patience.capacity) if renewed else self._patience.capacity
-        return self._described_at + interval - self._clock.seconds()
+        Between two listings, a member of a cluster is asked whether it is in service: not every LXD tells.
+        """
+        if self._checks > 0 and await self._check():
+            self._checks -= 1
+        else:
+            self._thorough = True
+            await self._question.join()
+            self._checks = int(self._patience.poll // MEMBERSHIP) if self._inquiry.clustered else 0
+        between = min(self._patience.poll, MEMBERSHIP) if self._inquiry.clustered else self._patience.poll
+        self._rest(between * self._random.uniform(0.8, 1.0))
 
-    async def _renew(self) -> None:
-        """Ask for the capacity again. A host that cannot tell it in time keeps the one it told, as long as it lists."""
-        self._renewing = False
-        self._described_at = self._clock.seconds()
-        self._described_on = self._client.connected
-        asking = Deferred.fromCoroutine(self._describe())
-        with alarm(self._clock, self._patience.question / 2, asking.cancel) as deadline:
-            try:
-                await asking
-            except (CancelledError, HostError) as error:
-                ours = deadline.active() and isinstance(error, CancelledError)
-                if ours or getattr(error, "state", None) in {State.UNTRUSTED, State.RESTRICTED}:
-                    raise
-                why = str(error) or "it does not answer"
-                self._log.warn("host {host} does not tell its size anew: {reason}", host=self.settings.host, reason=why)
+    async def _check(self) -> bool:
+        """Ask a host that lists whether it is to be left alone; False when it does not tell."""
+        try:
+            await self._inquiry.check()
+        except HostError:
+            return False
+        self._show()
+        return True
 
     def _rest(self, seconds: float) -> None:
         """Let the next turn come after some time, unless one is to come already."""
@@ -250,14 +257,19 @@ class Host:
         self._trouble = None
         self._failures = 0
         self._show()
-        if self._timer is not None and self._described_on != self._client.connected:
+        self._subscription.start()
+        if self._covered < self._event:
+            self._catch_up()
+        if self._timer is not None and self._inquiry.reconnected:
             self._hush()
-            self._rest(max(self._due_in(), 0))
+            self._rest(self._inquiry.due_in())
 
     def _fail(self, error: HostError) -> None:
         self.asked = True
         self._trouble = error
         self._failures += 1
+        if error.state is not State.STALE:
+            self._subscription.pause()
         self._show()
         self._hush()
         growth = 2 ** min(self._failures - 1, 16)
@@ -265,47 +277,35 @@ class Host:
         self._rest(longest * self._random.uniform(0.8, 1.0))
 
     def _show(self) -> None:
-        before, self._view = self._view, self._look()
-        now = self._view
-        if now.state is not before.state or self._failures == 1:
-            told = {"host": now.host, "state": now.state.value, "reason": now.reason}
-            if self._trouble is not None:
-                self._log.warn("host {host} is {state}: {reason}", **told)
-            elif now.state is not State.DOUBTFUL:
-                self._log.info("host {host} answers: {state}", **told)
-        doubts = now.allocation.doubts
-        if doubts == before.allocation.doubts:
-            return
-        for instance, doubt in list(doubts.items())[:MOST_DOUBTS]:
-            told = {"host": now.host, "instance": instance, "doubt": doubt}
-            self._log.warn("instance {instance} on {host} is doubtful: {doubt}", **told)
-        if len(doubts) > MOST_DOUBTS:
-            self._log.warn("{count} instances on {host} are doubtful", host=now.host, count=len(doubts))
+        before, self.view = self.view, self._look()
+        report(before, self.view, failing=self._trouble is not None, anew=self._failures == 1)
+        self._fade(self.view)
+        self.changed(self)
+
+    def _fade(self, view: View | None) -> None:
+        """Have a stale view end when it has become too old."""
+        if self._fading is not None:
+            self._fading.cancel()
+            self._fading = None
+        if view is not None and view.state is State.STALE and view.observed_at is not None and not self._stopped:
+            left = view.observed_at + self._patience.stale - self._clock.seconds()
+            self._fading = self._clock.callLater(max(left, 0) + 0.001, self._faded)
+
+    def _faded(self) -> None:
+        self._fading = None
+        self._show()
 
     def _look(self) -> View:
-        state, reason = self._standing()
+        inquiry, why = self._inquiry, self._subscription.reason
+        state, reason = standing(inquiry, self._trouble, live=self.live, why_not=why, stale=self._patience.stale)
         return View(
             host=self.settings.host,
             state=state,
             reason=reason,
-            capacity=self._capacity,
-            allocation=self._allocation,
-            observed_at=self._observed_at,
+            capacity=inquiry.capacity,
+            allocation=inquiry.allocation,
+            observed_at=inquiry.observed_at,
         )
-
-    def _standing(self) -> tuple[State, str | None]:
-        if self._trouble is not None:
-            if self._trouble.state is State.STALE and self._too_old():
-                return State.UNREACHABLE, f"{self._trouble.reason}, for longer than {self._patience.stale:g} s"
-            return self._trouble.state, self._trouble.reason
-        if doubts := self._allocation.doubts:
-            instance, doubt = next(iter(doubts.items()))
-            others = f", and {len(doubts) - 1} more" if len(doubts) > 1 else ""
-            return State.DOUBTFUL, f"cannot tell what {instance} may use: {doubt}{others}"
-        return State.POLLED, None
-
-    def _too_old(self) -> bool:
-        return self._observed_at is None or self._clock.seconds() - self._observed_at > self._patience.stale
 
 
 def _ignore(failure: Failure, *expected: type[Exception]) -> None:

@@ -6,15 +6,9 @@ useless: only where the whole listing does not decode are the rows looked at one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import islice
 from typing import TypeVar
 
 import msgspec
-
-from lxdsched.fleet.settings import Counting, HostSettings
-from lxdsched.limits import LimitError, Share, instance_share
-from lxdsched.model import MILLICORES, Allocation, Capacity, InstanceType, Resources
 
 T = TypeVar("T")
 
@@ -50,6 +44,15 @@ class Server(msgspec.Struct):
     auth: str
     environment: Environment | None = None
     api_extensions: list[str] = []
+    config: dict[str, object] = {}
+
+
+class Member(msgspec.Struct):
+    """`GET /1.0/cluster/members/NAME`."""
+
+    status: str
+    message: str = ""
+    config: dict[str, str] = {}
 
 
 class Thread(msgspec.Struct):
@@ -132,8 +135,6 @@ _odd_row = msgspec.json.Decoder(OddRow)
 
 MOST_COMMAS = 1_000_000
 """Commas that a listing may have: a row of LXD's has about forty, a row of nothing one, and each costs memory."""
-MOST_DOUBTS = 1000
-"""Doubtful instances of a host that are kept by name."""
 MOST_ODD_ROWS = 1000
 """Rows that may be odd before the listing as a whole is not believed."""
 MOST_TEXT = 200
@@ -195,98 +196,3 @@ def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
         raise PayloadError(f"not JSON: {error}") from None
     except RecursionError:
         raise PayloadError("nested too deeply") from None
-
-
-def capacity(environment: Environment, hardware: Hardware, settings: HostSettings) -> Capacity:
-    """Work out what a host offers. PayloadError when it claims to have nothing."""
-    cpus = _usable(hardware.cpu)
-    total = Resources(len(cpus) * MILLICORES, hardware.memory.total)
-    if total.cpu <= 0 or total.memory <= 0:
-        raise PayloadError(f"it claims to have {len(cpus)} CPUs and {hardware.memory.total} bytes of memory")
-    return Capacity(
-        name=environment.server_name,
-        total=total,
-        usable=Resources(total.cpu * settings.over_commit_percent // 100, total.memory - settings.reserve_memory),
-        cpus=cpus,
-        architectures=frozenset(environment.architectures),
-        instance_types=_kinds(environment),
-        clustered=environment.server_clustered,
-    )
-
-
-_MOST_CPUS = 65_536
-"""More threads than this no machine has: a host that says so is lying."""
-
-
-def _usable(cpu: Cpu) -> frozenset[int]:
-    threads = [thread for socket in cpu.sockets or [] for core in socket.cores or [] for thread in core.threads]
-    if threads:
-        return frozenset(thread.id for thread in threads if thread.online and not thread.isolated)
-    if not 0 <= cpu.total <= _MOST_CPUS:
-        raise PayloadError(f"it claims to have {cpu.total} CPUs")
-    return frozenset(range(cpu.total))
-
-
-def _kinds(environment: Environment) -> frozenset[InstanceType]:
-    if environment.instance_types is not None:
-        known = {kind.value for kind in InstanceType}
-        return frozenset(InstanceType(kind) for kind in environment.instance_types if kind in known)
-    drivers = {name.strip() for name in environment.driver.split("|")}
-    kinds = {"lxc": InstanceType.CONTAINER, "qemu": InstanceType.VIRTUAL_MACHINE}
-    return frozenset(kind for driver, kind in kinds.items() if driver in drivers)
-
-
-def allocate(
-    rows: list[Row],
-    odd: Iterable[OddRow],
-    on: Capacity,
-    counting: Counting,
-    known: Mapping[str, Share],
-) -> tuple[Allocation, dict[str, Share]]:
-    """Sum up what the rows of one host are entitled to.
-
-    `odd` are the rows that did not decode. A doubtful instance counts as its last `known` share, else as one
-    without limits. Returned beside the allocation is what each instance counted as, for the next time.
-    """
-    cpu = memory = counted = exempt = unlimited = 0
-    shares: dict[str, Share] = {}
-    doubtful: dict[str, str] = {}
-    rest = Share(Resources(counting.unlimited.cpu, counting.unlimited.memory), unlimited=True)
-    for row in rows:
-        if on.clustered and row.location != on.name:
-            continue
-        if row.status in counting.exempt:
-            exempt += 1
-            continue
-        label = f"{row.project}/{row.name}"
-        try:
-            if row.expanded_config is None:
-                raise LimitError("it is listed without its config")
-            shares[label] = instance_share(row.expanded_config, _kind(row), on, counting.unlimited)
-        except LimitError as error:
-            doubtful[label] = str(error)[:MOST_TEXT]
-    for strange in odd:
-        elsewhere = on.clustered and isinstance(strange.location, str) and strange.location != on.name
-        if elsewhere:
-            continue
-        if isinstance(strange.status, str) and strange.status in counting.exempt:
-            exempt += 1
-        else:
-            doubtful[strange.label] = strange.doubt
-    for label in doubtful:
-        shares[label] = known.get(label, rest)
-    for share in shares.values():
-        counted += 1
-        unlimited += share.unlimited
-        cpu += share.resources.cpu
-        memory += share.resources.memory
-    return Allocation(
-        Resources(cpu, memory), counted, exempt, unlimited, dict(islice(doubtful.items(), MOST_DOUBTS))
-    ), shares
-
-
-def _kind(row: Row) -> InstanceType:
-    try:
-        return InstanceType(row.type)
-    except ValueError:
-        raise LimitError(f"{row.type!r} is no type of instance") from None

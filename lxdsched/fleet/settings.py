@@ -44,7 +44,8 @@ class Patience:
     `connect` bounds the TCP connection and `question` everything from there to the last byte of the listing. A host
     that failed is asked again after `probe_first`, doubled each time up to `probe_most`. `poll` is how often a good
     host is listed when no request does it, `capacity` how often its size is asked again, and `stale` for how long a
-    host that answers but cannot list is still chosen from its last listing.
+    host that answers but cannot list is still chosen from its last listing. A stream of events is asked for a sign of
+    life every `ping`, and given up when nothing came for twice as long.
     """
 
     connect: float = 2.0
@@ -54,4 +55,5 @@ class Patience:
     poll: float = 30.0
     capacity: float = 300.0
     stale: float = 30.0
+    ping: float = 5.0
     answer_size: int = 32 * 1024**2

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lxdsched.model import MILLICORES, Code, Exclusion, Placement, Refusal, Resources, State, View
+from lxdsched.model import (
+    MILLICORES,
+    Code,
+    Demand,
+    Exclusion,
+    Phase,
+    Placement,
+    Refusal,
+    Reservation,
+    Resources,
+    State,
+    View,
+)
 from lxdsched.placement import summary
 from lxdsched.web.errors import ApiError
 
@@ -19,15 +32,36 @@ _RETRY_AFTER = {Code.NO_CAPACITY: "5", Code.NO_HOST_REACHABLE: "2"}
 _SENTENCE = {Code.NO_HOST_REACHABLE: "no host could be asked"}
 
 
-def placement(placed: Placement, now: float, *, explain: bool) -> dict[str, Any]:
-    """Say where the instance shall go; with `explain`, also why the other hosts were left out."""
-    view = placed.view
-    answer: dict[str, Any] = {"host": view.host, "name": view.name, "alternates": list(placed.alternates)}
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now, on the clock by which views and reservations are dated, and as the time of day: both in seconds."""
+
+    clock: float
+    wall: float
+
+    def show(self, seconds: float) -> str:
+        """Write a time of the clock as a time of day."""
+        moment = datetime.fromtimestamp(self.wall - self.clock + seconds, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+    def age(self, view: View) -> float | None:
+        """Say how many seconds ago a host was listed; None when it never was."""
+        return None if view.observed_at is None else round(max(self.clock - view.observed_at, 0.0), 3)
+
+
+def placement(placed: Placement, demand: Demand, now: Moment) -> dict[str, Any]:
+    """Say where the instance shall go, and why not to the other hosts where that was asked for."""
+    view, made = placed.view, placed.reservation
+    answer: dict[str, Any] = {"host": view.host, "name": view.name}
+    if made is not None:
+        answer["reservation"] = {"id": made.id, "expires_at": now.show(made.expires_at)}
+    answer["alternates"] = list(placed.alternates)
+    if demand.pool is not None:
+        answer["pooled"] = placed.pooled
     if view.state is State.STALE:
-        answer["stale"] = {"reason": view.reason, "age_seconds": _age(view, now)}
-    if explain:
-        fitting = placed.fitting
-        answer["summary"] = summary(fitting + len(placed.excluded), fitting, placed.excluded)
+        answer["stale"] = {"reason": view.reason, "age_seconds": now.age(view)}
+    if placed.excluded is not None:
+        answer["summary"] = summary(placed.hosts, placed.hosts - len(placed.excluded), placed.excluded)
         answer["hosts"] = _exclusions(placed.excluded)
     return answer
 
@@ -47,11 +81,11 @@ def refusal(refused: Refusal) -> ApiError:
     )
 
 
-def hosts(views: Sequence[View], now: float, wall: float) -> dict[str, Any]:
-    """Say what is known of every host; `wall` is the time of day at `now`."""
+def hosts(views: Sequence[View], now: Moment) -> dict[str, Any]:
+    """Say what is known of every host."""
     states = Counter(view.state.value for view in views)
     return {
-        "hosts": [_host(view, now, wall) for view in views],
+        "hosts": [_host(view, now) for view in views],
         "summary": {
             "hosts": len(views),
             "schedulable": sum(view.schedulable for view in views),
@@ -60,7 +94,7 @@ def hosts(views: Sequence[View], now: float, wall: float) -> dict[str, Any]:
     }
 
 
-def _host(view: View, now: float, wall: float) -> dict[str, Any]:
+def _host(view: View, now: Moment) -> dict[str, Any]:
     capacity, allocation = view.capacity, view.allocation
     known = capacity is not None and view.observed_at is not None
     return {
@@ -68,8 +102,8 @@ def _host(view: View, now: float, wall: float) -> dict[str, Any]:
         "name": view.name,
         "state": view.state.value,
         "reason": view.reason,
-        "observed_at": None if view.observed_at is None else _time(wall - now + view.observed_at),
-        "age_seconds": _age(view, now),
+        "observed_at": None if view.observed_at is None else now.show(view.observed_at),
+        "age_seconds": now.age(view),
         "cpu": _quantity(view, "cpu") if known else None,
         "memory": _quantity(view, "memory") if known else None,
         "instances": {
@@ -79,6 +113,59 @@ def _host(view: View, now: float, wall: float) -> dict[str, Any]:
         }
         if known
         else None,
+    }
+
+
+def reservations(made: Iterable[Reservation], now: Moment) -> dict[str, Any]:
+    """List reservations."""
+    return {
+        "reservations": [
+            {
+                "id": each.id,
+                "host": each.host,
+                "cpu": cores(each.resources.cpu),
+                "memory": each.resources.memory,
+                "instance_name": each.instance_name,
+                "request_id": each.request_id,
+                "pooled": each.pool is not None,
+                "created_at": now.show(each.created_at),
+                "expires_at": now.show(each.expires_at),
+                "state": each.phase.value,
+                "instance": each.instance,
+            }
+            for each in made
+        ]
+    }
+
+
+def scheduled_resources(made: Iterable[Reservation], now: Moment) -> dict[str, Any]:
+    """Show what is claimed and not seen yet, in the form of shoes-lxd-multi's own scheduler; memory in bytes."""
+    by_host: dict[str, list[Reservation]] = {}
+    for each in made:
+        if each.phase is Phase.PENDING:
+            by_host.setdefault(each.host, []).append(each)
+    return {
+        "resources": {
+            host: [
+                {
+                    "cpu": cores(each.resources.cpu),
+                    "memory": each.resources.memory,
+                    "time": now.show(each.created_at),
+                }
+                for each in pending
+            ]
+            for host, pending in by_host.items()
+        },
+        "stats": {
+            host: {
+                "host_name": host,
+                "total_cpu": cores(sum(each.resources.cpu for each in pending)),
+                "total_memory": sum(each.resources.memory for each in pending),
+                "count": len(pending),
+                "oldest_request": now.show(min(each.created_at for each in pending)),
+            }
+            for host, pending in by_host.items()
+        },
     }
 
 
@@ -102,11 +189,3 @@ def cores(millicores: int) -> int | float:
 
 def _exclusions(excluded: Mapping[str, Exclusion]) -> dict[str, dict[str, str]]:
     return {host: {"reason": why.reason.value, "message": why.message} for host, why in excluded.items()}
-
-
-def _age(view: View, now: float) -> float | None:
-    return None if view.observed_at is None else round(max(now - view.observed_at, 0.0), 3)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

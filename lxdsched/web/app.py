@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from typing import Any, Protocol, cast
 
@@ -13,44 +13,49 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from lxdsched.model import Demand, Placement, Refusal, View
-from lxdsched.scheduler import UnknownStrategyError
+from lxdsched.model import Demand, Placement, Refusal, Reservation, View
+from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
 from lxdsched.web.errors import ApiError, internal_error, invalid_request
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
 
-Handler = Callable[["Api", BoundedRequest], Awaitable[Any]]
+Handler = Callable[..., Awaitable[Any]]
 
 
 class Scheduler(Protocol):
-    """Decides where an instance goes."""
+    """Decides where an instance goes, and knows the hosts."""
 
-    async def schedule(self, demand: Demand, strategy: str | None = None) -> Placement | Refusal:
-        """Choose a host."""
+    async def schedule(
+        self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
+    ) -> Placement | Refusal:
+        """Choose a host, and claim it unless it is a dry run."""
 
-
-class Fleet(Protocol):
-    """Tells what is known of the hosts."""
-
-    @property
-    def asked(self) -> bool:
-        """Whether every host has been asked once."""
+    async def survey(self) -> Sequence[View]:
+        """Say what is known of the hosts after asking them."""
 
     def snapshot(self) -> Sequence[View]:
-        """What is known, without asking."""
-
-    async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
-        """What is known after asking."""
+        """Say what is known, without asking."""
 
 
-def _json(handler: Handler) -> Callable[[Api, BoundedRequest], Awaitable[bytes]]:
-    """Turn what a handler returns, or the ApiError it raises, into the answer."""
+class Ledger(Protocol):
+    """Keeps what was claimed."""
+
+    async def reservations(self) -> Sequence[Reservation]:
+        """List the living reservations."""
+
+    async def release(self, reservation_id: str) -> bool:
+        """Give one back. False when there is none."""
+
+
+def _json(handler: Handler) -> Callable[..., Awaitable[bytes]]:
+    """Turn what a handler returns, None for nothing, or the ApiError it raises, into the answer."""
 
     @wraps(handler)
-    async def answer(api: Api, request: BoundedRequest) -> bytes:
+    async def answer(api: Api, request: BoundedRequest, **names: str) -> bytes:
         try:
-            return request.prepare(200, msgspec.json.encode(await handler(api, request)))
+            said = await handler(api, request, **names)
+            return request.prepare(204, b"") if said is None else request.prepare(200, msgspec.json.encode(said))
         except ApiError as error:
             return request.prepare_error(error)
 
@@ -58,18 +63,25 @@ def _json(handler: Handler) -> Callable[[Api, BoundedRequest], Awaitable[bytes]]
 
 
 class Api:
-    """The HTTP API over a scheduler and its fleet.
+    """The HTTP API over a scheduler and its ledger.
 
-    `clock` is the one by which views are dated, `wall` the time of day, both in seconds.
+    `asked` tells whether every host has been asked once. `clock` is the one by which views and reservations are dated,
+    `wall` the time of day, both in seconds.
     """
 
     _app = Klein()
 
     def __init__(
-        self, scheduler: Scheduler, fleet: Fleet, clock: Callable[[], float], wall: Callable[[], float]
+        self,
+        scheduler: Scheduler,
+        ledger: Ledger,
+        asked: Callable[[], bool],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
-        self._fleet = fleet
+        self._ledger = ledger
+        self._asked = asked
         self._clock = clock
         self._wall = wall
 
@@ -84,15 +96,19 @@ class Api:
         asked = read_schedule(request.body())
         request.notes.update(cpu=answers.cores(asked.demand.resources.cpu), memory=asked.demand.resources.memory)
         try:
-            decided = await self._scheduler.schedule(asked.demand, asked.strategy)
+            decided = await self._scheduler.schedule(asked.demand, asked.strategy, dry_run=asked.dry_run)
         except UnknownStrategyError as error:
             raise invalid_request(f"strategy: {error}") from None
+        except RepeatedRequestError as error:
+            raise ApiError(409, "request_id_reused", f"request_id: {error}") from None
         if isinstance(decided, Refusal):
             refused = answers.refusal(decided)
             request.notes.update(summary=refused.more["summary"])
             raise refused
         request.notes.update(host=decided.view.host)
-        answer = answers.placement(decided, self._clock(), explain=asked.dry_run)
+        if decided.reservation is not None:
+            request.notes.update(reservation=decided.reservation.id)
+        answer = answers.placement(decided, asked.demand, self._now())
         if asked.ignored:
             answer["ignored_fields"] = list(asked.ignored)
         return answer
@@ -101,8 +117,27 @@ class Api:
     @_json
     async def hosts(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002  # Klein's form
         """Show every host as a request would see it now."""
-        views = await self._fleet.views()
-        return answers.hosts(views, self._clock(), self._wall())
+        return answers.hosts(await self._scheduler.survey(), self._now())
+
+    @_app.route("/reservations", methods=["GET"])
+    @_json
+    async def reservations(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
+        """Show what answers have claimed."""
+        return answers.reservations(await self._ledger.reservations(), self._now())
+
+    @_app.route("/reservations/<reservation_id>", methods=["DELETE"])
+    @_json
+    async def release(self, request: BoundedRequest, reservation_id: str) -> None:
+        """Give back what an answer has claimed."""
+        request.notes.update(reservation=reservation_id)
+        if not await self._ledger.release(reservation_id):
+            raise ApiError(404, "not_found", "there is no such reservation, or it has expired")
+
+    @_app.route("/scheduled-resources", methods=["GET"])
+    @_json
+    async def scheduled_resources(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
+        """Show what answers have claimed and is not seen yet, as shoes-lxd-multi's own scheduler does."""
+        return answers.scheduled_resources(await self._ledger.reservations(), self._now())
 
     @_app.route("/healthz", methods=["GET"])
     @_json
@@ -114,13 +149,16 @@ class Api:
     @_json
     async def readyz(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Say whether the fleet has been looked at and can be scheduled on."""
-        views = self._fleet.snapshot()
+        views = self._scheduler.snapshot()
         schedulable = sum(view.schedulable for view in views)
-        if not self._fleet.asked:
+        if not self._asked():
             raise _not_ready("not every host has been asked yet", len(views), schedulable)
         if not schedulable:
             raise _not_ready("no host can be scheduled on", len(views), schedulable)
         return {"status": "ready", "hosts": len(views), "schedulable": schedulable}
+
+    def _now(self) -> answers.Moment:
+        return answers.Moment(self._clock(), self._wall())
 
     @_app.handle_errors(MethodNotAllowed)
     def _not_allowed(self, request: IRequest, failure: Failure) -> bytes:

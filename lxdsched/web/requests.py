@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from lxdsched.limits import LimitError, parse_size
-from lxdsched.model import MILLICORES, Demand, InstanceType, Resources
+from lxdsched.model import MILLICORES, Demand, InstanceType, Kind, Resources
 from lxdsched.web.errors import ApiError, invalid_request
 
 MEBIBYTE = 1024**2
@@ -22,7 +22,19 @@ MOST_MEMORY = 2**63 - 1
 MOST_TEXT = 256
 
 _REQUIREMENTS = "instance_requirements"
-_COMMON = frozenset({"target_hosts", "strategy", "instance_type", "architecture", "dry_run"})
+_COMMON = frozenset(
+    {
+        "architecture",
+        "dry_run",
+        "image_alias",
+        "instance_name",
+        "instance_type",
+        "request_id",
+        "resource_type",
+        "strategy",
+        "target_hosts",
+    }
+)
 
 # What people call architectures, and what LXD calls them (lxc/lxd shared/osarch).
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "armhf": "armv7l", "ppc64el": "ppc64le"}
@@ -57,6 +69,9 @@ def read_schedule(body: bytes) -> ScheduleRequest:
         targets=_targets(top.get("target_hosts")),
         instance_type=_instance_type(top.get("instance_type")),
         architecture=_architecture(top.get("architecture")),
+        pool=_pool(top),
+        instance_name=_text(top.get("instance_name"), "instance_name"),
+        request_id=_text(top.get("request_id"), "request_id"),
     )
     dry_run = top.get("dry_run")
     if dry_run is not None and not isinstance(dry_run, bool):
@@ -143,6 +158,11 @@ def _instance_type(value: object) -> InstanceType:
 def _architecture(value: object) -> str | None:
     name = _text(value, "architecture")
     return None if name is None else _ARCHITECTURES.get(name, name)
+
+
+def _pool(top: Mapping[str, object]) -> Kind | None:
+    kind = Kind(_text(top.get("resource_type"), "resource_type"), _text(top.get("image_alias"), "image_alias"))
+    return None if kind == Kind() else kind
 
 
 def _text(value: object, path: str) -> str | None:

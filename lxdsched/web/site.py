@@ -27,6 +27,8 @@ IDLE = 75.0
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
 
+_NO_CONTENT = 204
+
 _QUIET = frozenset({b"/healthz", b"/readyz"})
 
 
@@ -105,8 +107,9 @@ class BoundedRequest(Request):
         """Set status and headers for a JSON body; return what is to be written of it."""
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
-        self.setHeader(b"Content-Type", b"application/json")
-        self.setHeader(b"Content-Length", b"%d" % len(body))
+        if status != _NO_CONTENT:
+            self.setHeader(b"Content-Type", b"application/json")
+            self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
         if self.channel is not None and self.channel.site.stopping:
             self.channel.persistent = False

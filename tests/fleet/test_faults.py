@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from random import Random
-
 import pytest
 import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
-from lxdsched.fleet import host
+from lxdsched.fleet import inquiry
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
 from lxdsched.model import Placement, State
@@ -31,17 +29,15 @@ from lxdsched.sandbox.faults import (
 from lxdsched.sandbox.records import Hardware
 from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
-from lxdsched.scheduler import Scheduler
-from lxdsched.strategies import BUILT_IN
 from tests.conftest import Logged
 from tests.fleet.conftest import LISTING, MakeServer, settings
-from tests.support import demand, eventually, only_view, running_fleet, the_reactor, until
+from tests.support import ANSWERING, decided, demand, eventually, only_view, running_fleet, the_reactor, until
 
 QUICK = Patience(connect=0.5, question=0.5, probe_first=0.05, probe_most=0.1, stale=1.0, answer_size=256 * 1024)
 
 
 async def placed_on(fleet: Fleet) -> str:
-    placed = await Scheduler(fleet, BUILT_IN[0], {}, Random(1)).schedule(demand())
+    placed = await decided(fleet, demand())
     assert isinstance(placed, Placement)
     return placed.view.host
 
@@ -88,7 +84,7 @@ async def test_a_faulty_host_is_named_and_passed_over_and_returns_when_healed(
         assert reason in (view.reason or "")
         bad.fault = None
         await bad.settled()
-        await until(fleet, State.POLLED)
+        await until(fleet, State.LIVE)
         assert await placed_on(fleet) == bad.url
 
 
@@ -146,7 +142,7 @@ async def test_a_request_that_goes_away_leaves_the_shared_question_alone(
         leaving.addErrback(lambda failure: failure.trap(CancelledError))
         leaving.cancel()
         (view,) = await staying
-        assert view.state is State.POLLED
+        assert view.state in ANSWERING
 
 
 @pytest_twisted.ensureDeferred
@@ -166,9 +162,11 @@ async def test_a_scheduling_request_asks_for_the_listing_alone(make_server: Make
 async def test_connections_are_kept(make_server: MakeServer, pair: KeyPair) -> None:
     server = await make_server()
     async with running_fleet([settings(server, pair)]) as fleet:
+        await until(fleet, State.LIVE)
         for _ in range(10):
+            server.state.add_instance(f"c{_}")
             await fleet.views()
-    assert server.requests.connections == 1
+    assert server.requests.connections == 2, "one for questions, one for events"
 
 
 @pytest_twisted.ensureDeferred
@@ -194,7 +192,7 @@ async def test_a_host_may_have_an_ipv6_address(pair: KeyPair, server_pair: KeyPa
     async with running_fleet([settings(server, pair)]) as fleet:
         view = await only_view(fleet)
     await server.stop()
-    assert (view.state, view.reason) == (State.POLLED, None)
+    assert view.state in ANSWERING
 
 
 @pytest_twisted.ensureDeferred
@@ -212,7 +210,7 @@ async def test_a_host_that_answers_but_cannot_list_is_chosen_after_fresh_ones_an
         assert view.state is State.STALE
         assert view.schedulable
         assert view.reason == "it answers, but did not list its instances within 0.4 s"
-        placed = await Scheduler(fleet, BUILT_IN[0], {}, Random(1)).schedule(demand(targets=frozenset({hung.url})))
+        placed = await decided(fleet, demand(targets=frozenset({hung.url})))
         assert isinstance(placed, Placement)
         await eventually(lambda: fleet.snapshot()[0].state is not State.STALE)
         view = fleet.snapshot()[0]
@@ -220,7 +218,7 @@ async def test_a_host_that_answers_but_cannot_list_is_chosen_after_fresh_ones_an
         assert (view.reason or "").endswith("for longer than 3 s")
         assert any("is unreachable: it answers, but" in line for line in logged.messages(LogLevel.warn))
         hung.fault = None
-        await until(fleet, State.POLLED)
+        await until(fleet, State.LIVE)
 
 
 @pytest_twisted.ensureDeferred
@@ -232,7 +230,7 @@ async def test_a_host_that_lists_but_does_not_tell_its_size_anew_goes_on(
         await fleet.views()
         server.fault = Status(path="/1.0/resources", code=500, message="no")
         await eventually(lambda: any("does not tell its size anew" in line for line in logged.messages(LogLevel.warn)))
-        assert (await only_view(fleet)).state is State.POLLED
+        assert (await only_view(fleet)).state in ANSWERING
 
 
 @pytest_twisted.ensureDeferred
@@ -240,7 +238,7 @@ async def test_a_host_that_came_back_on_a_new_connection_is_asked_for_its_size(
     make_server: MakeServer, pair: KeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await make_server()
-    monkeypatch.setattr(host, "RENEWAL", 0.1)
+    monkeypatch.setattr(inquiry, "RENEWAL", 0.1)
     async with running_fleet([settings(server, pair)], Patience(capacity=86400, poll=86400)) as fleet:
         assert (await only_view(fleet)).free.cpu == 16_000
         server.state.hardware = Hardware(threads=2)

@@ -11,11 +11,12 @@ from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
+from lxdsched.fleet.contacts import MOST_CONTACTS
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, Patience
 from lxdsched.model import State
 from lxdsched.sandbox.certs import KeyPair
-from lxdsched.service import MOST_CONTACTS, build_fleet
+from lxdsched.service import build_fleet
 from tests.support import host_settings, pinned
 
 

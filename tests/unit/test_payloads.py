@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from lxdsched.fleet import payloads
-from lxdsched.fleet.payloads import PayloadError, allocate, open_envelope, open_listing, open_metadata
+from lxdsched.fleet import counting, payloads
+from lxdsched.fleet.counting import MOST_KINDS, allocate
+from lxdsched.fleet.payloads import PayloadError, open_envelope, open_listing, open_metadata
 from lxdsched.fleet.settings import Counting, HostSettings
-from lxdsched.limits import Share, Unlimited
-from lxdsched.model import Allocation, Capacity, InstanceType, Resources
+from lxdsched.limits import Unlimited
+from lxdsched.model import Allocation, Capacity, Instance, InstanceType, Kind, Resources
 
 DATA = Path(__file__).parent.parent / "data" / "lxd"
 GIB = 1024**3
@@ -38,10 +39,10 @@ def counted(
     envelope: payloads.Envelope,
     on: Capacity | None = None,
     counting: Counting | None = None,
-    known: Mapping[str, Share] | None = None,
+    known: Mapping[str, Instance] | None = None,
 ) -> Allocation:
     rows, doubts = open_listing(envelope)
-    return allocate(rows, doubts, on or host(), counting or Counting(), known or {})[0]
+    return allocate(rows, doubts, on or host(), counting or Counting(), known or {})
 
 
 def row(name: str, status: object = "Running", **more: Any) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def test_a_host_tells_its_size_name_and_kinds(flavour: str) -> None:
     server = open_metadata(captured(f"{flavour}-_1.0.json"), payloads.Server)
     hardware = open_metadata(captured(f"{flavour}-_1.0_resources.json"), payloads.Hardware)
     assert server.environment is not None
-    capacity = payloads.capacity(server.environment, hardware, SETTINGS)
+    capacity = counting.capacity(server.environment, hardware, SETTINGS)
     assert (server.auth, capacity.name, capacity.clustered) == ("trusted", "vm", False)
     assert capacity.total == Resources(2000, 25769803776)
     assert capacity.cpus == {0, 1}
@@ -80,15 +81,15 @@ def test_a_refused_listing_is_an_error_by_its_code() -> None:
 
 def test_what_counts_of_every_odd_limit_that_a_real_lxd_accepted() -> None:
     rows, doubts = open_listing(captured("limits/instances-recursion1.json"))
-    allocation, shares = allocate(rows, doubts, host(), Counting(), {})
+    allocation = allocate(rows, doubts, host(), Counting(), {})
     assert not allocation.doubts
-    cores = {name.removeprefix("default/"): share.resources.cpu for name, share in shares.items()}
+    cores = {name.removeprefix("default/"): share.resources.cpu for name, share in allocation.members.items()}
     assert cores["l-cpu-count"] == cores["l-cpu-list"] == cores["l-cpu-range"] == 2000
     assert cores["l-cpu-pin1"] == 1000
     assert cores["l-cpu-toobig"] == cores["l-zero-cpu"] == cores["l-cpu-range-nonexist"] == 2000
     assert (cores["l-cpu-allow-time"], cores["l-cpu-allow-pct"]) == (250, 0)
     assert (cores["l-profile"], cores["l-profile-override"]) == (1000, 2000)
-    memory = {name.removeprefix("default/"): share.resources.memory for name, share in shares.items()}
+    memory = {name.removeprefix("default/"): share.resources.memory for name, share in allocation.members.items()}
     assert memory["l-mem-bytes"] == memory["l-mem-mib"] == 256 * 1024**2
     assert (memory["l-mem-mb"], memory["l-mem-toobig"]) == (256 * 1000**2, 1024 * GIB)
     assert (memory["l-mem-pct"], memory["l-pct-big"]) == (12 * GIB, 36 * GIB)
@@ -130,7 +131,7 @@ def test_on_a_cluster_only_the_members_own_instances_count(member: str, cores: i
 def test_rows_without_config_are_doubtful_and_count_as_last_known() -> None:
     envelope = captured("cluster/k1-instances-k3-dead.json")
     k3 = host(8, name="k3", clustered=True)
-    allocation = counted(envelope, k3, known={"default/n3a": Share(Resources(3000, GIB))})
+    allocation = counted(envelope, k3, known={"default/n3a": Instance("n3a", Resources(3000, GIB))})
     assert allocation.resources == Resources(3000, GIB)
     assert allocation.counted == 2
     assert allocation.doubts == {
@@ -196,7 +197,7 @@ def threads(*flags: tuple[bool, bool]) -> list[dict[str, Any]]:
 
 def size_of(cpu: dict[str, Any], memory: int = GIB, settings: HostSettings = SETTINGS) -> Capacity:
     hardware = open_metadata(answered({"cpu": cpu, "memory": {"total": memory}}), payloads.Hardware)
-    return payloads.capacity(payloads.Environment(server_name="x", driver="lxc | qemu"), hardware, settings)
+    return counting.capacity(payloads.Environment(server_name="x", driver="lxc | qemu"), hardware, settings)
 
 
 def test_only_threads_that_are_online_and_not_isolated_are_capacity() -> None:
@@ -223,3 +224,49 @@ def test_cpu_is_over_committed_and_memory_held_back() -> None:
 def test_a_host_that_claims_an_impossible_size_is_not_believed(cpus: int, memory: int) -> None:
     with pytest.raises(PayloadError, match="it claims to have"):
         size_of({"total": cpus}, memory)
+
+
+def labelled(**config: str) -> dict[str, str]:
+    return {
+        "limits.cpu": "1",
+        "limits.memory": "1GiB",
+        **{f"user.myshoes_{key}": value for key, value in config.items()},
+    }
+
+
+def test_frozen_instances_of_the_pool_that_have_no_job_are_ready_by_their_kind() -> None:
+    small = {"resource_type": "small", "image_alias": "jammy"}
+    allocation = counted(
+        answered(
+            [
+                row("a", "Frozen", expanded_config=labelled(**small)),
+                row("b", "Frozen", expanded_config=labelled(**small)),
+                row("c", "Frozen", expanded_config=labelled(resource_type="large")),
+                row("taken", "Frozen", expanded_config=labelled(**small, runner_name="job-1")),
+                row("by hand", "Frozen"),
+                row("stock", "Stopped", expanded_config=labelled(**small)),
+                row("working", "Running", expanded_config=labelled(**small, runner_name="job-2")),
+            ]
+        )
+    )
+    assert allocation.ready == {Kind("small", "jammy"): 2, Kind("large", None): 1}
+    assert (allocation.counted, allocation.exempt) == (2, 5)
+    members = allocation.members
+    assert members["default/working"].runner == "job-2"
+    assert members["default/working"].kind == members["default/stock"].kind == Kind("small", "jammy")
+    assert members["default/stock"].runner is None
+
+
+def test_nothing_is_ready_where_frozen_instances_count() -> None:
+    rows = answered([row("a", "Frozen", expanded_config=labelled(resource_type="small"))])
+    assert not counted(rows, counting=Counting(exempt=frozenset())).ready
+
+
+def test_an_instance_that_was_never_understood_is_no_member_though_it_counts() -> None:
+    allocation = counted(answered([row("a"), row("b", expanded_config={"limits.cpu": "x"})]))
+    assert (allocation.counted, set(allocation.members)) == (2, {"default/a"})
+
+
+def test_the_kinds_of_a_host_that_lies_are_bounded() -> None:
+    rows = [row(f"p{n}", "Frozen", expanded_config=labelled(resource_type=f"t{n}")) for n in range(1000)]
+    assert len(counted(answered(rows)).ready) == MOST_KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -9,20 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxdsched.board import Board
 from lxdsched.model import (
+    NO_CLAIMS,
     Allocation,
     Capacity,
+    Claims,
     Code,
     Demand,
+    Exclusion,
     InstanceType,
-    Placement,
     Reason,
     Refusal,
     Resources,
     State,
     View,
 )
-from lxdsched.placement import MOST_ALTERNATES, decide, rank, summary
+from lxdsched.placement import explain, refuse, summary
 from lxdsched.strategies import BUILT_IN, DEFAULT
 
 GIB = 1024**3
@@ -64,16 +68,31 @@ def demand(cores: int = 2, memory: int = 2, **more: object) -> Demand:
     return Demand(Resources(cores * 1000, memory * GIB), **more)  # type: ignore[arg-type]
 
 
-def chosen(*views: View, asked: Demand | None = None, strategy: str = DEFAULT) -> str:
-    placed = decide(views, asked or demand(), STRATEGIES[strategy], Random(1))
-    assert isinstance(placed, Placement)
-    return placed.view.host
+def ranked(
+    views: Sequence[View],
+    asked: Demand | None = None,
+    strategy: str = DEFAULT,
+    random: Random | None = None,
+    claims: Mapping[str, Claims] | None = None,
+) -> list[View]:
+    """Return the hosts that fit, best first."""
+    board = Board(lambda name: (claims or {}).get(name, NO_CLAIMS), random or Random(1))
+    for view in views:
+        board.show(view)
+    return list(board.best(asked or demand(), STRATEGIES[strategy], len(views)))
+
+
+def chosen(*views: View, asked: Demand | None = None, strategy: str = DEFAULT, **claims: Claims) -> str:
+    return ranked(views, asked, strategy, claims=claims)[0].host
 
 
 def refused(*views: View, asked: Demand | None = None) -> Refusal:
-    refusal = decide(views, asked or demand(), STRATEGIES[DEFAULT], Random(1))
-    assert isinstance(refusal, Refusal)
-    return refusal
+    assert not ranked(views, asked)
+    return refuse(views, asked or demand())
+
+
+def left_out(*views: View, asked: Demand | None = None) -> Mapping[str, Exclusion]:
+    return explain(views, asked or demand())
 
 
 def test_the_host_with_the_fewest_allocated_cores_is_chosen() -> None:
@@ -85,8 +104,7 @@ def test_the_fewest_allocated_cores_win_even_on_a_fuller_host() -> None:
 
 
 def test_reservations_count_as_allocated() -> None:
-    reserved = replace(host("a", used=1), reserved=Resources(4000, GIB))
-    assert chosen(reserved, host("b", used=3)) == "b"
+    assert chosen(host("a", used=1), host("b", used=3), a=Claims(Resources(4000, GIB))) == "b"
 
 
 def test_a_host_that_lacks_memory_is_passed_over() -> None:
@@ -107,7 +125,7 @@ def test_among_equals_the_smaller_share_of_cpu_then_of_memory_then_the_fewer_ins
 def test_among_perfect_equals_chance_decides() -> None:
     views = [host("a"), host("b"), host("c")]
     random = Random(7)
-    hosts = {decide(views, demand(), STRATEGIES[DEFAULT], random).view.host for _ in range(60)}  # type: ignore[union-attr]
+    hosts = {ranked(views, random=random)[0].host for _ in range(60)}
     assert hosts == {"a", "b", "c"}
 
 
@@ -141,22 +159,15 @@ def test_balanced_looks_at_the_scarcer_of_both() -> None:
 
 def test_only_targets_may_be_chosen_and_unknown_ones_are_named() -> None:
     asked = demand(targets=frozenset({"b", "nowhere"}))
-    placed = decide([host("a"), host("b", used=9)], asked, STRATEGIES[DEFAULT], Random(1))
-    assert isinstance(placed, Placement)
-    assert placed.view.host == "b"
-    assert placed.alternates == ()
-    assert placed.excluded["nowhere"].reason is Reason.NOT_CONFIGURED
-
-
-def test_alternates_are_the_next_best_in_order() -> None:
-    placed = decide([host(str(n), used=n) for n in range(9)], demand(), STRATEGIES[DEFAULT], Random(1))
-    assert isinstance(placed, Placement)
-    assert (placed.view.host, placed.alternates) == ("0", ("1", "2", "3", "4", "5"))
-    assert len(placed.alternates) == MOST_ALTERNATES
+    views = [host("a"), host("b", used=9)]
+    assert [view.host for view in ranked(views, asked)] == ["b"]
+    assert {name: why.reason for name, why in left_out(*views, asked=asked).items()} == {
+        "nowhere": Reason.NOT_CONFIGURED
+    }
 
 
 def test_a_shortage_says_what_was_asked_what_is_free_and_what_takes_it() -> None:
-    view = replace(host("a", used=13, used_memory=63), reserved=Resources(2000, 0))
+    view = replace(host("a", used=13, used_memory=63), claims=Claims(Resources(2000, 0)))
     exclusion = refused(view).excluded["a"]
     assert exclusion.reason is Reason.INSUFFICIENT_CPU
     assert exclusion.message == (
@@ -227,8 +238,10 @@ def test_a_summary_counts_the_hosts_by_reason() -> None:
         host("c", used_memory=64),
         host("d", state=State.UNREACHABLE),
     ]
-    excluded = refused(*views).excluded
-    assert summary(4, 0, excluded) == "0/4 hosts fit: 1 unreachable, 2 insufficient cpu, 1 insufficient memory"
+    assert (
+        summary(4, 0, refused(*views).excluded)
+        == "0/4 hosts fit: 1 unreachable, 2 insufficient cpu, 1 insufficient memory"
+    )
 
 
 amounts = st.integers(0, 20)
@@ -247,10 +260,10 @@ def test_whatever_the_fleet_the_chosen_host_can_hold_the_demand_and_the_others_c
         for number, (cores, memory, used, used_memory) in enumerate(fleet)
     ]
     wanted = demand(*asked)
-    ranking = rank(views, wanted, STRATEGIES[strategy], Random(1))
-    assert {view.host for view in ranking.fitting} | ranking.excluded.keys() == {view.host for view in views}
-    assert all(view.free.covers(wanted.resources) for view in ranking.fitting)
+    fitting, others = ranked(views, wanted, strategy), left_out(*views, asked=wanted)
+    assert {view.host for view in fitting} | others.keys() == {view.host for view in views}
+    assert all(view.free.covers(wanted.resources) for view in fitting)
     by_name = {view.host: view for view in views}
-    assert not any(by_name[name].free.covers(wanted.resources) for name in ranking.excluded)
-    if strategy == DEFAULT and ranking.fitting:
-        assert ranking.fitting[0].claimed.cpu == min(view.claimed.cpu for view in ranking.fitting)
+    assert not any(by_name[name].free.covers(wanted.resources) for name in others)
+    keys = [STRATEGIES[strategy].key(view, wanted) for view in fitting]
+    assert keys == sorted(keys)

@@ -13,6 +13,7 @@ from twisted.internet.defer import maybeDeferred
 
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
+from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import Hardware
 from lxdsched.sandbox.server import SandboxServer
@@ -62,11 +63,14 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
     settings = [host_settings(server.url, pair, pinned(server_pair.fingerprint)) for server in hosts]
     async with running_fleet(settings, Patience(question=1.0, probe_first=0.05, probe_most=0.1)) as fleet:
         strategies = {strategy.name: strategy for strategy in BUILT_IN[:2]}
-        scheduler = Scheduler(fleet, BUILT_IN[0], strategies, Random(1))
-        site = BoundedSite(Api(scheduler, fleet, reactor.seconds, reactor.seconds).resource(), reactor)
+        ledger = MemoryLedger(reactor, 120.0)
+        scheduler = Scheduler(fleet, ledger, BUILT_IN[0], strategies, Random(1))
+        api = Api(scheduler, ledger, lambda: fleet.asked, reactor.seconds, reactor.seconds)
+        site = BoundedSite(api.resource(), reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
         await maybeDeferred(port.stopListening)
         await site.drain(1.0)
+        await ledger.stop()
     for server in hosts:
         await server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 import pytest_twisted
@@ -10,10 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import LogLevel
 
+from lxdsched.model import State
 from lxdsched.sandbox.faults import Delay, Hang, Refuse
 from lxdsched.sandbox.records import Status
 from tests.conftest import Logged
-from tests.support import the_reactor
+from tests.support import eventually, the_reactor, until
 from tests.web.client import ask, connect
 from tests.web.conftest import Served
 
@@ -28,7 +30,9 @@ async def test_both_forms_are_answered_with_the_least_allocated_host(served: Ser
     answer = await ask("POST", served.url + "/schedule", body)
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
+    reservation = answer.body.pop("reservation")
     assert answer.body == {"host": one.url, "name": "node-1", "alternates": [two.url]}
+    assert reservation.keys() == {"id", "expires_at"}
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"])
@@ -166,9 +170,11 @@ async def test_whatever_the_host_header_says_the_path_is_what_counts(served: Ser
 
 @pytest_twisted.ensureDeferred
 async def test_hosts_shows_capacity_allocation_and_state(served: Served) -> None:
+    await until(served.fleet, State.LIVE)
     served.hosts[0].state.add_instance("half", {"limits.cpu.allowance": "50ms/100ms", "limits.memory": "1GiB"})
     served.hosts[0].state.add_instance("pool", {"limits.cpu": "2"}, status=Status.FROZEN)
     served.hosts[0].state.add_instance("free")
+    await eventually(lambda: served.fleet.snapshot()[0].allocation.instances == 4)
     answer = await ask("GET", served.url + "/hosts")
     assert answer.status == 200
     shown = answer.body["hosts"][0]
@@ -178,18 +184,18 @@ async def test_hosts_shows_capacity_allocation_and_state(served: Served) -> None
     assert shown == {
         "host": served.hosts[0].url,
         "name": "node-1",
-        "state": "polled",
+        "state": "live",
         "reason": None,
         "cpu": {"total": 4, "capacity": 4, "allocated": 1.5, "reserved": 0, "free": 2.5},
         "memory": {"total": 16 * gib, "capacity": 16 * gib, "allocated": 3 * gib, "reserved": 0, "free": 13 * gib},
         "instances": {"counted": 3, "exempt": 1, "unlimited": 1},
     }
-    assert answer.body["summary"] == {"hosts": 2, "schedulable": 2, "by_state": {"polled": 2}}
+    assert answer.body["summary"] == {"hosts": 2, "schedulable": 2, "by_state": {"live": 2}}
 
 
 @pytest_twisted.ensureDeferred
 async def test_health_asks_no_host(served: Served) -> None:
-    await served.fleet.views()
+    await until(served.fleet, State.LIVE)
     before = [host.requests.total for host in served.hosts]
     for path in ("/healthz", "/readyz"):
         assert (await ask("GET", served.url + path)).status == 200
@@ -243,7 +249,7 @@ async def test_what_breaks_inside_is_a_500_in_json_and_a_traceback_in_the_log(
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(served.fleet, "views", broken)
+    monkeypatch.setattr(served.fleet, "refresh", broken)
     answer = await ask("GET", served.url + "/hosts")
     assert (answer.status, answer.body["code"]) == (500, "internal_error")
     assert "oops" not in answer.body["error"]
@@ -252,6 +258,10 @@ async def test_what_breaks_inside_is_a_500_in_json_and_a_traceback_in_the_log(
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_requests_at_once_are_all_answered(served: Served) -> None:
+async def test_many_requests_at_once_get_what_there_is_and_no_more(served: Served) -> None:
     asking = [Deferred.fromCoroutine(ask("POST", served.url + "/schedule", FLAT)) for _ in range(40)]
-    assert {(await each).status for each in asking} == {200}
+    answers = [await each for each in asking]
+    placed = Counter(answer.body["host"] for answer in answers if answer.status == 200)
+    one, two = served.hosts
+    assert placed == {one.url: 1, two.url: 2}  # of 3 and of 5 free cores, 2 each
+    assert {answer.body["code"] for answer in answers if answer.status != 200} == {"no_capacity"}

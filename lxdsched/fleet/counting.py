@@ -1,0 +1,143 @@
+"""What a host offers and what its instances take of it, worked out from what its API says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from lxdsched.fleet.payloads import MOST_TEXT, Cpu, Environment, Hardware, OddRow, PayloadError, Row
+from lxdsched.fleet.settings import Counting, HostSettings
+from lxdsched.limits import LimitError, instance_share
+from lxdsched.model import MILLICORES, Allocation, Capacity, Instance, InstanceType, Kind, Resources
+
+MOST_DOUBTS = 1000
+"""Doubtful instances of a host that are kept by name."""
+MOST_KINDS = 100
+"""Kinds of pool instances of a host that are told apart."""
+
+FROZEN = "Frozen"
+"""The status of a pool instance that waits for a job."""
+RUNNER_NAME = "user.myshoes_runner_name"
+RESOURCE_TYPE = "user.myshoes_resource_type"
+IMAGE_ALIAS = "user.myshoes_image_alias"
+"""What shoes-lxd-multi writes on its instances."""
+_NO_KIND = Kind()
+
+
+def capacity(environment: Environment, hardware: Hardware, settings: HostSettings) -> Capacity:
+    """Work out what a host offers. PayloadError when it claims to have nothing."""
+    cpus = _usable(hardware.cpu)
+    total = Resources(len(cpus) * MILLICORES, hardware.memory.total)
+    if total.cpu <= 0 or total.memory <= 0:
+        raise PayloadError(f"it claims to have {len(cpus)} CPUs and {hardware.memory.total} bytes of memory")
+    return Capacity(
+        name=environment.server_name,
+        total=total,
+        usable=Resources(total.cpu * settings.over_commit_percent // 100, total.memory - settings.reserve_memory),
+        cpus=cpus,
+        architectures=frozenset(environment.architectures),
+        instance_types=_kinds(environment),
+        clustered=environment.server_clustered,
+    )
+
+
+_MOST_CPUS = 65_536
+"""More threads than this no machine has: a host that says so is lying."""
+
+
+def _usable(cpu: Cpu) -> frozenset[int]:
+    threads = [thread for socket in cpu.sockets or [] for core in socket.cores or [] for thread in core.threads]
+    if threads:
+        return frozenset(thread.id for thread in threads if thread.online and not thread.isolated)
+    if not 0 <= cpu.total <= _MOST_CPUS:
+        raise PayloadError(f"it claims to have {cpu.total} CPUs")
+    return frozenset(range(cpu.total))
+
+
+def _kinds(environment: Environment) -> frozenset[InstanceType]:
+    if environment.instance_types is not None:
+        known = {kind.value for kind in InstanceType}
+        return frozenset(InstanceType(kind) for kind in environment.instance_types if kind in known)
+    drivers = {name.strip() for name in environment.driver.split("|")}
+    kinds = {"lxc": InstanceType.CONTAINER, "qemu": InstanceType.VIRTUAL_MACHINE}
+    return frozenset(kind for driver, kind in kinds.items() if driver in drivers)
+
+
+def allocate(
+    rows: list[Row],
+    odd: Iterable[OddRow],
+    on: Capacity,
+    counting: Counting,
+    known: Mapping[str, Instance],
+) -> Allocation:
+    """Sum up what the rows of one host are entitled to.
+
+    `odd` are the rows that did not decode. A doubtful instance counts as what it was `known` to be, else as one
+    without limits.
+    """
+    exempt = 0
+    members: dict[str, Instance] = {}
+    ready: Counter[Kind] = Counter()
+    doubtful: dict[str, str] = {}
+    for row in rows:
+        if on.clustered and row.location != on.name:
+            continue
+        if row.status in counting.exempt:
+            exempt += 1
+            if row.status == FROZEN and (kind := _ready(row)) is not None:
+                ready[kind] += 1
+            continue
+        label = f"{row.project}/{row.name}"
+        try:
+            members[label] = _instance(row, on, counting)
+        except LimitError as error:
+            doubtful[label] = str(error)[:MOST_TEXT]
+    for strange in odd:
+        elsewhere = on.clustered and isinstance(strange.location, str) and strange.location != on.name
+        if elsewhere:
+            continue
+        if isinstance(strange.status, str) and strange.status in counting.exempt:
+            exempt += 1
+        else:
+            doubtful[strange.label] = strange.doubt
+    members.update((label, known[label]) for label in doubtful if label in known)
+    unheard = len(doubtful.keys() - members.keys())
+    return Allocation(
+        Resources(
+            sum(each.resources.cpu for each in members.values()) + unheard * counting.unlimited.cpu,
+            sum(each.resources.memory for each in members.values()) + unheard * counting.unlimited.memory,
+        ),
+        counted=len(members) + unheard,
+        exempt=exempt,
+        unlimited=sum(each.unlimited for each in members.values()) + unheard,
+        doubts=dict(islice(doubtful.items(), MOST_DOUBTS)),
+        members=members,
+        ready=dict(islice(ready.items(), MOST_KINDS)),
+    )
+
+
+def _instance(row: Row, on: Capacity, counting: Counting) -> Instance:
+    if row.expanded_config is None:
+        raise LimitError("it is listed without its config")
+    share = instance_share(row.expanded_config, _type(row), on, counting.unlimited)
+    runner = row.expanded_config.get(RUNNER_NAME) or None
+    return Instance(row.name, share.resources, share.unlimited, runner, _kind(row.expanded_config))
+
+
+def _ready(row: Row) -> Kind | None:
+    """Say which kind of job a pool instance waits for; None when it is none, or has one."""
+    config = row.expanded_config
+    return None if config is None or RUNNER_NAME in config else _kind(config)
+
+
+def _kind(config: Mapping[str, str]) -> Kind | None:
+    kind = Kind(config.get(RESOURCE_TYPE), config.get(IMAGE_ALIAS))
+    return None if kind == _NO_KIND else kind
+
+
+def _type(row: Row) -> InstanceType:
+    try:
+        return InstanceType(row.type)
+    except ValueError:
+        raise LimitError(f"{row.type!r} is no type of instance") from None
