@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from random import Random
 
 import pytest_twisted
 
@@ -11,12 +10,9 @@ from lxdsched.fleet.settings import Counting, HostSettings
 from lxdsched.limits import Unlimited
 from lxdsched.model import Placement, Refusal, Resources, State
 from lxdsched.sandbox.certs import KeyPair, make_certificate
-from lxdsched.scheduler import Scheduler
-from lxdsched.strategies import BUILT_IN
 from tests.contract.conftest import Lxd
-from tests.support import GIB, demand, host_settings, only_view, pinned, running_fleet, until
+from tests.support import ANSWERING, GIB, decided, demand, host_settings, only_view, pinned, running_fleet, until
 
-STRATEGY = BUILT_IN[0]
 SMALL = {"limits.cpu": "1", "limits.memory": "1GiB"}
 
 
@@ -28,7 +24,7 @@ def settings(lxd: Lxd, pair: KeyPair) -> HostSettings:
 async def test_a_host_tells_its_name_and_size(lxds: tuple[Lxd, ...], scheduler_pair: KeyPair) -> None:
     async with running_fleet([settings(lxds[0], scheduler_pair)]) as fleet:
         view = await only_view(fleet)
-    assert view.state is State.POLLED
+    assert view.state in ANSWERING
     assert view.capacity is not None
     assert view.name
     assert view.capacity.total.cpu == len(view.capacity.cpus) * 1000 > 0
@@ -54,7 +50,7 @@ async def test_instances_count_by_their_limits_wherever_these_come_from(
     await lxd.create("free")
     async with running_fleet([settings(lxds[0], scheduler_pair)]) as fleet:
         view = await only_view(fleet)
-    assert view.state is State.POLLED
+    assert view.state in ANSWERING
     assert view.allocation.resources == Resources(4250, 512 * 1024**2 + GIB + 3 * GIB + GIB + 10**9)
     assert (view.allocation.counted, view.allocation.unlimited) == (6, 1)
 
@@ -144,7 +140,7 @@ async def test_a_certificate_that_is_not_trusted_is_named_so_and_let_in_once_it_
         assert view.state is State.UNTRUSTED
         assert f"does not trust our client certificate {stranger.fingerprint}" in (view.reason or "")
         await lxds[0].driver.trust(stranger.cert_pem, name="stranger")
-        await until(fleet, State.POLLED)
+        await until(fleet, State.LIVE)
 
 
 @pytest_twisted.ensureDeferred
@@ -154,7 +150,7 @@ async def test_a_certificate_that_is_trusted_no_more_is_refused_on_its_open_conn
     pair = make_certificate("leaver", now=datetime.now(UTC), client=True)
     await lxds[0].driver.trust(pair.cert_pem, name="leaver")
     async with running_fleet([settings(lxds[0], pair)]) as fleet:
-        assert (await only_view(fleet)).state is State.POLLED
+        assert (await only_view(fleet)).state in ANSWERING
         await lxds[0].driver.untrust(pair.fingerprint)
         view = await only_view(fleet)
         assert view.state is State.UNTRUSTED
@@ -202,10 +198,9 @@ async def test_the_answer_follows_what_happens_on_the_hosts(lxds: tuple[Lxd, ...
     await one.driver.create("a", config=SMALL, startable=True)
     await two.driver.create("b", config=SMALL, startable=True)
     async with running_fleet([settings(lxd, scheduler_pair) for lxd in lxds]) as fleet:
-        scheduler = Scheduler(fleet, STRATEGY, {}, Random(1))
 
         async def best() -> str:
-            placed = await scheduler.schedule(demand())
+            placed = await decided(fleet, demand())
             assert isinstance(placed, Placement)
             return placed.view.host
 
@@ -228,23 +223,23 @@ async def test_a_host_that_dies_while_asked_is_passed_over_and_comes_back(
     await two.driver.create("b", config=SMALL)
     await three.driver.create("c", config=SMALL)
     async with running_fleet([settings(lxd, scheduler_pair) for lxd in lxds]) as fleet:
-        scheduler = Scheduler(fleet, STRATEGY, {}, Random(1))
-        placed = await scheduler.schedule(demand())
+        placed = await decided(fleet, demand())
         assert isinstance(placed, Placement)
         assert placed.view.host == one.url
         await one.kill()
-        placed = await scheduler.schedule(demand())
+        placed = await decided(fleet, demand())
         assert isinstance(placed, Placement)
         assert placed.view.host in {two.url, three.url}
+        assert placed.excluded is not None
         assert placed.excluded[one.url].reason.value == "unreachable"
         await two.kill()
         await three.kill()
-        refused = await scheduler.schedule(demand())
+        refused = await decided(fleet, demand())
         assert isinstance(refused, Refusal)
         assert refused.code.value == "no_host_reachable"
         for lxd in lxds:
             await lxd.revive()
-        await until(fleet, State.POLLED)
-        placed = await scheduler.schedule(demand())
+        await until(fleet, State.LIVE)
+        placed = await decided(fleet, demand())
         assert isinstance(placed, Placement)
         assert placed.view.host == one.url

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, running: Running) -> None:
-    """Wait until the program listens."""
+    """Wait until the program listens on this port."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         assert running.process.poll() is None, f"it ended: {running.process.communicate()[0].decode()}"
@@ -105,13 +105,22 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path 
 
 
 @contextmanager
-def daemon(hosts: object, *options: str, directory: Path | None = None, **environment: str) -> Iterator[Daemon]:
-    """Run `twistd lxdsched` on these hosts, listening."""
+def daemon(
+    hosts: object,
+    *options: str,
+    directory: Path | None = None,
+    within: Sequence[str] = (),
+    **environment: str,
+) -> Iterator[Daemon]:
+    """Run `twistd lxdsched` on these hosts, listening; by the command `within` that leads elsewhere."""
     settings = clean_environment(
         LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=str(port := free_port()), **environment
     )
-    with run([*TWISTD, *options], settings, directory) as running:
-        wait_for_port(port, running)
+    with run([*within, *TWISTD, *options], settings, directory) as running:
+        if within:
+            running.wait_for("listens on")
+        else:
+            wait_for_port(port, running)
         yield Daemon(running, port)
 
 
@@ -135,6 +144,19 @@ class Daemon:
     def schedule(self, cores: int = 1, memory: int = 1024, **more: object) -> tuple[int, Any]:
         """Ask for a place in the documented form; memory in MiB."""
         return self.ask("POST", "/schedule", {"instance_requirements": {"cpu": cores, "memory": memory}, **more})
+
+    def would_choose(self, cores: int = 1, memory: int = 1024) -> str | None:
+        """Ask where an instance would go now, and claim nothing."""
+        _, answer = self.schedule(cores, memory, dry_run=True)
+        found: str | None = answer.get("host")
+        return found
+
+    def soon(self, wanted: Callable[[], object], expected: object) -> None:
+        """Wait for something that the daemon is about to hear of: a busy machine takes its time."""
+        until = time.monotonic() + PATIENCE
+        while (found := wanted()) != expected:
+            assert time.monotonic() < until, f"{found} is not {expected}"
+            time.sleep(0.02)
 
     def host(self, name: str) -> dict[str, Any]:
         """Return what `/hosts` says of one host."""

@@ -90,17 +90,17 @@ async def test_good_hosts_go_on_beside_bad_ones_memory_stays_bounded_and_healed_
             assert resident(served.running.process.pid) - before < 64 * 1024**2
             seen = await states(url)
             assert [seen[server.url] for server in servers.values()] == ["unreachable"] * 6 + ["untrusted"] + [
-                "polled"
+                "live"
             ] * 2
             for server in servers.values():
                 server.fault = None
                 server.state.trust(pair.certificate)
             for _ in range(200):
                 seen = await states(url)
-                if set(seen.values()) == {"polled"}:
+                if set(seen.values()) == {"live"}:
                     break
                 await deferLater(the_reactor(), 0.1)
-            assert set(seen.values()) == {"polled"}
+            assert set(seen.values()) == {"live"}
             healed = await ask("POST", url + "/schedule", BODY)
             assert healed.body["host"] not in good
             assert served.running.end() == TOLD_TO_END

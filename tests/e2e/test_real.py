@@ -39,24 +39,25 @@ async def test_the_next_answer_follows_what_happens_to_instances(
     await one.driver.create("a", config=SMALL, startable=True)
     await two.driver.create("b", config=SMALL, startable=True)
     with daemon(hosts) as served:
-        assert served.schedule()[1]["host"] == spelled[2]
-        assert served.ask("POST", "/schedule", {"cpu": 1, "memory": 2**28})[1]["host"] == spelled[2]
+        assert served.would_choose() == spelled[2]
+        flat = {"cpu": 1, "memory": 2**28, "dry_run": True}
+        assert served.ask("POST", "/schedule", flat)[1]["host"] == spelled[2]
 
         await three.driver.create_profile("big", {"limits.cpu": "2", "limits.memory": "512MiB"})
         await three.driver.create("c", profiles=["default", "big"], startable=True)
         await two.driver.start("b")
         await two.driver.freeze("b")
-        assert served.schedule()[1]["host"] == spelled[1]
+        served.soon(served.would_choose, spelled[1])
 
         await two.driver.unfreeze("b")
         await one.driver.delete("a")
-        assert served.schedule()[1]["host"] == spelled[0]
+        served.soon(served.would_choose, spelled[0])
 
         await one.driver.create("d", config=SMALL)
         await one.driver.create("e", config=SMALL)
         await two.driver.create("f", config=SMALL)
         await three.driver.set_profile("big", {"limits.cpu": "1"})
-        assert served.schedule()[1]["host"] == spelled[2]
+        served.soon(served.would_choose, spelled[2])
         assert served.host(spelled[2])["cpu"]["allocated"] == 1
 
         status, refused = served.schedule(cores=64)
@@ -68,16 +69,16 @@ async def test_the_next_answer_follows_what_happens_to_instances(
 async def test_a_killed_daemon_costs_no_answer_and_returns(fresh_lxds: tuple[RealLxd, ...], tmp_path: Path) -> None:
     hosts = await configured(fresh_lxds, tmp_path)
     with daemon(hosts, "--probe-interval=0.1", "--probe-interval-max=0.2") as served:
-        back = f"host {hosts[0]['host']} answers: polled"
+        back = f"host {hosts[0]['host']} answers: live"
         served.running.wait_for(back)
-        assert served.schedule()[0] == 200
+        assert served.schedule(dry_run=True)[0] == 200
         await fresh_lxds[0].daemon.kill()
         for _ in range(5):
-            status, placed = served.schedule()
+            status, placed = served.schedule(dry_run=True)
             assert status == 200
             assert placed["host"] != hosts[0]["host"]
         assert served.host(hosts[0]["host"])["state"] == "unreachable"
         await fresh_lxds[0].daemon.revive()
         served.running.wait_for(back)
-        assert served.host(hosts[0]["host"])["state"] == "polled"
+        assert served.host(hosts[0]["host"])["state"] == "live"
         assert served.running.end() == TOLD_TO_END
