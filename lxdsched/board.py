@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
-from lxdsched.model import Claims, Demand, Kind, View
+from lxdsched.model import Claims, Demand, Kind, State, View
 from lxdsched.placement import fitting
 from lxdsched.ranking import Ranking
 from lxdsched.strategies import Strategy
@@ -53,7 +53,7 @@ class Board:
     def best(self, demand: Demand, strategy: Strategy, most: int) -> Sequence[View]:
         """Find the hosts that fit and are liked best, best first.
 
-        Those with a ready pool instance of the demanded kind come before all others.
+        Those with a ready pool instance of the demanded kind come before all others, stale ones after all.
         """
         self._work_in()
         ranking = self._ranking(strategy)
@@ -65,7 +65,9 @@ class Board:
         ready: list[View] = []
         if stocked:
             narrowed = replace(demand, targets=stocked if demand.targets is None else stocked & demand.targets)
-            ready = ranking.best(narrowed, lambda view: view.ready(pool) > 0 and fits(view), most)
+            ready = ranking.best(
+                narrowed, lambda view: view.state is not State.STALE and view.ready(pool) > 0 and fits(view), most
+            )
         if len(ready) == most:
             return ready
         chosen = {view.host for view in ready}

@@ -177,7 +177,7 @@ class Reservation:
 
     Times are seconds of the ledger's clock. `pool` is the kind of pool instance that was promised, None when none was.
     `instance` is the label (`project/name`) of the instance that took the reservation over; from then on it claims
-    nothing, and is only remembered. `alternates` are the other hosts that the answer named.
+    nothing, and is only remembered. `alternates` are the other hosts that the answer to the `demand` named.
     """
 
     id: str
@@ -190,6 +190,7 @@ class Reservation:
     pool: Kind | None = None
     alternates: tuple[str, ...] = ()
     instance: str | None = None
+    demand: Demand | None = None
 
     @property
     def phase(self) -> Phase:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
-from zope.interface.exceptions import Invalid
 from zope.interface.verify import verifyObject
 
 from lxdsched.strategies import BUILT_IN, IStrategy, Strategy
@@ -21,11 +20,19 @@ def strategies() -> dict[str, Strategy]:
     for plugin in getPlugins(IStrategy):
         try:
             verifyObject(IStrategy, plugin)
-        except Invalid as error:
-            _log.error("strategy plugin {plugin} is left out: {error}", plugin=repr(plugin), error=str(error))
+            name = _name(plugin)
+        except Exception as error:  # whatever it does, it shall not keep the daemon from starting
+            _log.error("strategy plugin {plugin} is left out: {error}", plugin=type(plugin).__name__, error=repr(error))
             continue
-        if plugin.name in found:
-            _log.error("strategy plugin {plugin} is left out: its name is taken", plugin=plugin.name)
+        if name in found:
+            _log.error("strategy plugin {plugin} is left out: its name is taken", plugin=name)
             continue
-        found[plugin.name] = plugin
+        found[name] = plugin
     return found
+
+
+def _name(plugin: Strategy) -> str:
+    name = plugin.name
+    if not isinstance(name, str) or not name or "," in name:
+        raise ValueError(f"its name is {name!r}, no text without a comma")
+    return name

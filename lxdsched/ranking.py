@@ -79,8 +79,10 @@ class Ranking:
 
     def _remove(self, host: str) -> None:
         if self._views.pop(host, None) is not None and self._lasting:
-            place = self._places.pop(host)
-            del self._order[bisect_left(self._order, place, key=_first)]
+            at = bisect_left(self._order, self._places.pop(host), key=_first)
+            if at == len(self._order) or self._order[at][1].host != host:
+                raise ValueError(f"the keys of {self._strategy.name} are in no order")  # NaN is neither less nor more
+            del self._order[at]
 
 
 def _first(entry: tuple[Place, View]) -> Place:

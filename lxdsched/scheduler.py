@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Protocol
 
@@ -76,6 +77,8 @@ class Scheduler:
             made = await self._ledger.reserve(demand, [_candidate(view, demand) for view in best])
             if made is not None:
                 return self._placement(made, demand)
+        if not dry_run and (known := await self._known(demand)) is not None:
+            return known  # the same request has meanwhile got the last room that there was
         return refuse(self._board.views(demand.targets), demand)
 
     async def survey(self) -> Sequence[View]:
@@ -102,11 +105,13 @@ class Scheduler:
         return None if made is None else self._placement(made, demand)
 
     def _placement(self, made: Reservation, demand: Demand) -> Placement:
-        same = made.resources == demand.resources and made.instance_name == demand.instance_name
-        if not same or (demand.targets is not None and made.host not in demand.targets):
+        targets = demand.targets
+        same = made.demand is not None and replace(made.demand, targets=targets) == demand
+        if not same or (targets is not None and made.host not in targets):
             raise RepeatedRequestError(f"{made.request_id!r} was used for another demand, which lives until it expires")
         view = self._board.view(made.host) or View(made.host, State.UNREACHABLE)
-        return Placement(view, made.alternates, made.pool is not None, made)
+        alternates = tuple(host for host in made.alternates if targets is None or host in targets)
+        return Placement(view, alternates, made.pool is not None, made)
 
     def _tried(self, demand: Demand, best: Sequence[View]) -> Placement:
         first, *others = best

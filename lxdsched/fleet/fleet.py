@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from lxdsched.fleet.alarm import alarm
@@ -81,10 +81,16 @@ class Fleet:
     async def _together(self, waiting: Sequence[Deferred[None]]) -> None:
         # A waiter fails only by being cancelled: by us here, or because whoever asks has gone.
         together = DeferredList(waiting, consumeErrors=True)
+        late = False
 
         def give_up() -> None:
+            nonlocal late
+            late = True
             for waiter in waiting:
                 waiter.cancel()
 
         with alarm(self._clock, self._patience, give_up):
-            await together
+            ended = await together
+        if not late and not all(up_to_date for up_to_date, _ in ended):
+            # Whoever asks has gone: a DeferredList that is cancelled says so by its waiters alone.
+            raise CancelledError

@@ -101,6 +101,7 @@ class MemoryLedger:
             request_id=demand.request_id,
             pool=demand.pool if pooled else None,
             alternates=others,
+            demand=demand,
         )
         self._alive[made.id] = made
         self._pending.setdefault(made.host, {})[made.id] = made

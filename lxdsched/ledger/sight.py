@@ -62,6 +62,7 @@ def _by_looks(pending: Sequence[Reservation], instance: Instance) -> Reservation
     # A pool instance that was promised still waits when one comes that was made for the purpose.
     unpromised = [each for each in pending if each.pool is None]
     for meant, among in (
+        (_promised_so, pending),
         (_promised, pending),
         (_equal, unpromised),
         (_similar, unpromised),
@@ -80,6 +81,10 @@ def _laid_in(instance: Instance) -> bool:
 
 def _promised(reservation: Reservation, instance: Instance) -> bool:
     return reservation.pool is not None and instance.kind is not None and reservation.pool.meets(instance.kind)
+
+
+def _promised_so(reservation: Reservation, instance: Instance) -> bool:
+    return _promised(reservation, instance) and _similar(reservation, instance)
 
 
 def _equal(reservation: Reservation, instance: Instance) -> bool:

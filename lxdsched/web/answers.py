@@ -66,8 +66,8 @@ def placement(placed: Placement, demand: Demand, now: Moment) -> dict[str, Any]:
     return answer
 
 
-def refusal(refused: Refusal) -> ApiError:
-    """Say that no host was found, and why each was left out."""
+def refusal(refused: Refusal, ignored: Sequence[str]) -> ApiError:
+    """Say that no host was found, and why each was left out; and which fields of the request did not count."""
     code = refused.code
     return ApiError(
         _STATUS[code],
@@ -76,7 +76,8 @@ def refusal(refused: Refusal) -> ApiError:
         more={
             "summary": summary(len(refused.excluded), 0, refused.excluded),
             "hosts": _exclusions(refused.excluded),
-        },
+        }
+        | ({"ignored_fields": list(ignored)} if ignored else {}),
         headers={"Retry-After": _RETRY_AFTER[code]} if code in _RETRY_AFTER else {},
     )
 

@@ -102,7 +102,7 @@ class Api:
         except RepeatedRequestError as error:
             raise ApiError(409, "request_id_reused", f"request_id: {error}") from None
         if isinstance(decided, Refusal):
-            refused = answers.refusal(decided)
+            refused = answers.refusal(decided, asked.ignored)
             request.notes.update(summary=refused.more["summary"])
             raise refused
         request.notes.update(host=decided.view.host)

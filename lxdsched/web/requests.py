@@ -104,6 +104,7 @@ def _memory(place: Mapping[str, object], path: str, unit: int) -> int:
     value = _required(place, path)
     if not isinstance(value, str):
         return _in_range(_whole(value, path, "a whole number or a text such as 2GiB"), path, MOST_MEMORY // unit) * unit
+    _text(value, path)
     if value.strip().isdigit():
         raise invalid_request(f"{path}: a text needs a unit, such as {value.strip()}MiB")
     try:
@@ -139,7 +140,7 @@ def _targets(value: object) -> frozenset[str] | None:
     if not isinstance(value, list):
         raise _wrong("target_hosts", "an array of hosts", value)
     for number, host in enumerate(value):
-        if not isinstance(host, str):
+        if _text(host, f"target_hosts[{number}]") is None:
             raise _wrong(f"target_hosts[{number}]", "a text", host)
     if not value:
         raise invalid_request("target_hosts: names no host; leave it out to allow every host")

@@ -28,6 +28,7 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
 
 _NO_CONTENT = 204
+_OWN_FAULTS = 500
 
 _QUIET = frozenset({b"/healthz", b"/readyz"})
 
@@ -99,6 +100,8 @@ class BoundedRequest(Request):
     def prepare_error(self, error: ApiError) -> bytes:
         """Set status and headers for an error; return its body."""
         self.notes.setdefault("code", error.code)
+        if error.status < _OWN_FAULTS:
+            self.notes.setdefault("reason", error.message)
         for name, value in error.headers.items():
             self.setHeader(name, value)
         return self.prepare(error.status, error.body())

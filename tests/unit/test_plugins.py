@@ -85,6 +85,14 @@ def test_a_plugin_that_does_not_keep_to_the_interface_is_left_out_and_named(inst
     assert "is left out" in said
 
 
+@pytest.mark.parametrize("name", [None, 5, ["x"], "", "a,b"])
+def test_a_plugin_without_a_proper_name_is_left_out(install: Path, name: object) -> None:
+    (install / "twisted" / "plugins" / "nameless.py").write_text(PLUGIN.format(name=name))
+    names, said = found(install)
+    assert len(names) == 5
+    assert "strategy plugin Alphabetical is left out" in said
+
+
 def test_a_plugin_that_cannot_be_imported_stops_nobody(install: Path) -> None:
     (install / "twisted" / "plugins" / "wrong.py").write_text("import nonsense_that_is_not_there")
     assert "least-allocated" in found(install)[0]

@@ -151,7 +151,7 @@ def test_a_request_that_another_replica_has_answered_for_another_demand_is_an_er
         async def reserve(self, demand: Demand, candidates: Sequence[Candidate]) -> Reservation | None:
             return replace(self.made, request_id=demand.request_id)
 
-        made = Reservation("x", "a", Resources(1000, GIB), 0.0, LIFE)
+        made = Reservation("x", "a", Resources(1000, GIB), 0.0, LIFE, demand=demand(1, 1, request_id="r-1"))
 
     clock = Clock()
     scheduled = Scheduled(host("a"), ledger=Elsewhere(clock, LIFE), clock=clock)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
+from lxdsched.model import State
+from lxdsched.sandbox.faults import Delay
 from lxdsched.sandbox.records import Status
 from tests.conftest import Logged
-from tests.support import eventually
-from tests.web.client import ask
+from tests.support import eventually, the_reactor, until
+from tests.web.client import ask, connect
 from tests.web.conftest import Served
 
 FLAT = {"cpu": 2, "memory": 2147483648}
@@ -143,3 +148,66 @@ async def test_a_host_with_a_ready_pool_instance_comes_first_and_is_promised_onc
     assert (second["host"], second["pooled"]) == (served.hosts[0].url, False)
     assert [shown["pooled"] for shown in await reservations(served)] == [True, False]
     assert "pooled" not in await schedule(served)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_leaves_while_its_request_waits_claims_nothing(served: Served) -> None:
+    await until(served.fleet, State.LIVE)
+    one = served.hosts[0]
+    one.fault = Delay(path="/1.0/instances", seconds=0.3)
+    one.state.add_instance("late")
+    await eventually(lambda: not served.fleet._hosts[one.url].settled)
+    body = json.dumps(FLAT).encode()
+    client = await connect(served.port)
+    client.send(b"POST /schedule HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    await deferLater(the_reactor(), 0.1)
+    await client.close()
+    await eventually(lambda: served.fleet._hosts[one.url].settled)
+    assert await reservations(served) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"instance_type": "virtual-machine"},
+        {"architecture": "aarch64"},
+        {"resource_type": "large"},
+        {"instance_name": "another"},
+        {"memory": "1GiB"},
+        {"target_hosts": ["https://elsewhere:8443"]},
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_request_id_stands_for_one_demand(served: Served, other: dict[str, object]) -> None:
+    await schedule(served, request_id="r-1")
+    answer = await ask("POST", served.url + "/schedule", FLAT | {"request_id": "r-1"} | other)
+    assert (answer.status, answer.body["code"]) == (409, "request_id_reused")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_repeated_request_may_allow_fewer_hosts(served: Served) -> None:
+    first = await schedule(served, request_id="r-1")
+    again = await schedule(served, request_id="r-1", target_hosts=[first["host"]])
+    assert again == first | {"alternates": []}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_repeat_that_comes_while_the_first_one_waits_gets_its_answer_though_nothing_is_left(
+    served: Served,
+) -> None:
+    await until(served.fleet, State.LIVE)
+    one = served.hosts[0]
+    one.fault = Delay(path="/1.0/instances", seconds=0.2)
+    one.state.add_instance("late")
+    await eventually(lambda: not served.fleet._hosts[one.url].settled)
+    whole = {"cpu": 5, "memory": 1, "request_id": "r-1"}
+    asking = [Deferred.fromCoroutine(ask("POST", served.url + "/schedule", whole)) for _ in range(3)]
+    answers = [await each for each in asking]
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body["reservation"]["id"] for answer in answers}) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refusal_tells_the_fields_that_did_not_count_too(served: Served) -> None:
+    answer = await ask("POST", served.url + "/schedule", {"cpu": 9, "memory": 1, "instance_typ": "container"})
+    assert (answer.status, answer.body["ignored_fields"]) == (422, ["instance_typ"])
