@@ -8,7 +8,8 @@ exist there all mean every CPU. Source: LXD's own option documentation and its b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxdsched.model import MILLICORES, Capacity, InstanceType, Resources
@@ -169,6 +170,23 @@ def _ranges(value: str) -> list[tuple[int, int]]:
     return ranges
 
 
-def _existing(ranges: Iterable[tuple[int, int]], cpus: Iterable[int]) -> int:
-    ranges = tuple(ranges)
-    return sum(any(first <= cpu <= last for first, last in ranges) for cpu in cpus)
+def _existing(ranges: Iterable[tuple[int, int]], cpus: Collection[int]) -> int:
+    """Count the CPUs that are in one of the ranges."""
+    apart: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if apart and first <= apart[-1][1] + 1:
+            apart[-1] = apart[-1][0], max(last, apart[-1][1])
+        elif first <= last:
+            apart.append((first, last))
+    if sum(last - first + 1 for first, last in apart) <= len(cpus):
+        return sum(cpu in cpus for first, last in apart for cpu in range(first, last + 1))
+    return sum(_within(apart, cpu) for cpu in cpus)
+
+
+def _within(apart: Sequence[tuple[int, int]], cpu: int) -> bool:
+    at = bisect_right(apart, cpu, key=_begin)
+    return at > 0 and cpu <= apart[at - 1][1]
+
+
+def _begin(span: tuple[int, int]) -> int:
+    return span[0]

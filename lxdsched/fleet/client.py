@@ -116,7 +116,7 @@ class HostClient:
 
     async def _drain(self, server: Server, environment: Environment) -> str | None:
         name = environment.server_name
-        if (wish := drain_by_config(server.config, name)) is not None or not environment.server_clustered:
+        if (wish := drain_by_config(server.config or {}, name)) is not None or not environment.server_clustered:
             return wish
         return drain_by_cluster(await self._get(Member, "cluster", "members", name))
 

@@ -13,6 +13,8 @@ from lxdsched.model import MILLICORES, Allocation, Capacity, Instance, InstanceT
 
 MOST_DOUBTS = 1000
 """Doubtful instances of a host that are kept by name."""
+MOST_NAME = 255
+"""Characters that a host's name, and a label of its pool, may have."""
 MOST_KINDS = 100
 """Kinds of pool instances of a host that are told apart."""
 
@@ -27,6 +29,8 @@ _NO_KIND = Kind()
 
 def capacity(environment: Environment, hardware: Hardware, settings: HostSettings) -> Capacity:
     """Work out what a host offers. PayloadError when it claims to have nothing."""
+    if len(environment.server_name) > MOST_NAME:
+        raise PayloadError(f"its server_name is longer than {MOST_NAME} characters")
     cpus = _usable(hardware.cpu)
     total = Resources(len(cpus) * MILLICORES, hardware.memory.total)
     if total.cpu <= 0 or total.memory <= 0:
@@ -48,6 +52,8 @@ _MOST_CPUS = 65_536
 
 def _usable(cpu: Cpu) -> frozenset[int]:
     threads = [thread for socket in cpu.sockets or [] for core in socket.cores or [] for thread in core.threads]
+    if len(threads) > _MOST_CPUS:
+        raise PayloadError(f"it claims to have {len(threads)} CPUs")
     if threads:
         return frozenset(thread.id for thread in threads if thread.online and not thread.isolated)
     if not 0 <= cpu.total <= _MOST_CPUS:
@@ -121,7 +127,7 @@ def _instance(row: Row, on: Capacity, counting: Counting) -> Instance:
     if row.expanded_config is None:
         raise LimitError("it is listed without its config")
     share = instance_share(row.expanded_config, _type(row), on, counting.unlimited)
-    runner = row.expanded_config.get(RUNNER_NAME) or None
+    runner = _label(row.expanded_config, RUNNER_NAME) or None
     return Instance(row.name, share.resources, share.unlimited, runner, _kind(row.expanded_config))
 
 
@@ -132,8 +138,13 @@ def _ready(row: Row) -> Kind | None:
 
 
 def _kind(config: Mapping[str, str]) -> Kind | None:
-    kind = Kind(config.get(RESOURCE_TYPE), config.get(IMAGE_ALIAS))
+    kind = Kind(_label(config, RESOURCE_TYPE), _label(config, IMAGE_ALIAS))
     return None if kind == _NO_KIND else kind
+
+
+def _label(config: Mapping[str, str], key: str) -> str | None:
+    label = config.get(key)
+    return None if label is None or len(label) > MOST_NAME else label
 
 
 def _type(row: Row) -> InstanceType:

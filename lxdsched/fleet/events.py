@@ -33,6 +33,10 @@ MOST_MESSAGE = 1024**2
 """Bytes that a message may have, whole or in pieces."""
 MOST_FRAMES = 5000
 """Messages, pieces of messages, pings and pongs that may come within a second."""
+GRACE = 0.2
+"""Seconds beyond the time that a host has: when it was us who were away, what it said meanwhile is read first."""
+FIRST_FRAME = 1.0
+"""Seconds that a host has for its first frame before it is believed to have none."""
 _MOST_ANSWER = 64 * 1024  # bytes that a host may say instead of opening the stream; h11 takes 16 KiB of headers at most
 
 
@@ -115,7 +119,11 @@ async def open_stream(
 
 
 class EventStream(Protocol):
-    """The stream of one host. `opened` fires once the host has agreed to it; to cancel that is to `close`."""
+    """The stream of one host. `opened` fires once the host tells what happens; to cancel that is to `close`.
+
+    Between its agreement and its first frame, a ping as a rule, LXD does not hear its own events: what happens then is
+    never told. A server that begins with no ping is believed after a while, and its first frame may mean something.
+    """
 
     transport: Any  # a connection that can be aborted, and that tells a producer to pause
 
@@ -142,8 +150,11 @@ class EventStream(Protocol):
         self._length = 0
         self._second = 0.0
         self._frames = 0  # since `_second`
+        self._agreed = False
+        self._begins: IDelayedCall | None = None
         self._next_ping: IDelayedCall | None = None
         self._silence: IDelayedCall | None = None
+        self._doubted = False
         self._over = False
 
     def close(self) -> None:
@@ -151,7 +162,7 @@ class EventStream(Protocol):
         if self._over:
             return
         self._over = True
-        for call in (self._next_ping, self._silence):
+        for call in (self._begins, self._next_ping, self._silence):
             if call is not None and call.active():
                 call.cancel()
         self.transport.abortConnection()
@@ -168,7 +179,7 @@ class EventStream(Protocol):
             self._take(frame)
             if self._over:
                 return
-        if not self.opened.called:
+        if not self._agreed:
             self._answered += len(data)
             if self._answered > _MOST_ANSWER:
                 self._end(self._rejection())
@@ -193,9 +204,11 @@ class EventStream(Protocol):
         if self._too_many():
             self._end(StreamError(f"its event stream is a flood: more than {MOST_FRAMES} messages within a second"))
             return
+        if self._agreed and self._begins is not None:
+            self._begin()
         match frame:
             case frames.AcceptConnection():
-                self._open()
+                self._agree()
             case frames.RejectConnection():
                 self._status = frame.status_code
                 if not frame.has_body:
@@ -217,11 +230,25 @@ class EventStream(Protocol):
             case frames.CloseConnection():
                 self._end(self._farewell(frame))
 
-    def _open(self) -> None:
+    def _agree(self) -> None:
         # Only now: until TLS has begun, it holds back whatever is written.
         self.transport.registerProducer(_Backlog(self._end), True)
         self._next_ping = self._clock.callLater(self._ping, self._send_ping)
         self._silence = self._clock.callLater(2 * self._ping, self._silent)
+        self._agreed = True
+        self._begins = self._clock.callLater(FIRST_FRAME, self._believe)
+
+    def _begin(self) -> None:
+        """Take the first frame for what it says: that the host hears its own events from now on."""
+        begins, self._begins = self._begins, None
+        if begins is not None and begins.active():
+            begins.cancel()
+        if self.opened.called:
+            self._heard(UNCLEAR)
+        else:
+            self.opened.callback(None)
+
+    def _believe(self) -> None:
         self.opened.callback(None)
 
     def _piece(self, length: int, *, finished: bool) -> None:
@@ -257,6 +284,7 @@ class EventStream(Protocol):
         return self._frames > MOST_FRAMES
 
     def _alive(self) -> None:
+        self._doubted = False
         if self._silence is not None:
             self._silence.reset(2 * self._ping)
 
@@ -265,6 +293,10 @@ class EventStream(Protocol):
         self.transport.write(self._wire.send(frames.Ping()))
 
     def _silent(self) -> None:
+        if not self._doubted:
+            self._doubted = True
+            self._silence = self._clock.callLater(GRACE, self._silent)
+            return
         self._end(StreamError(f"its event stream is silent: nothing came for {2 * self._ping:g} s"))
 
     def _end(self, error: Exception) -> None:

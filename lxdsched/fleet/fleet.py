@@ -59,9 +59,9 @@ class Fleet:
         A fleet that is live costs nothing.
         """
         hosts = [host for name, host in self._unsettled.items() if targets is None or name in targets]
-        waiting = [waiter for host in hosts if (waiter := host.refresh()) is not None]
-        if waiting:
-            await self._together(waiting)
+        waiters = {host: waiter for host in hosts if (waiter := host.refresh()) is not None}
+        if waiters:
+            await self._together(list(waiters), list(waiters.values()))
 
     async def views(self, targets: Collection[str] | None = None) -> Sequence[View]:
         """Bring these hosts' views up to date and return them."""
@@ -78,7 +78,7 @@ class Fleet:
             self._shown[name] = host.view
             self._show(host.view)
 
-    async def _together(self, waiting: Sequence[Deferred[None]]) -> None:
+    async def _together(self, hosts: Sequence[Host], waiting: Sequence[Deferred[None]]) -> None:
         # A waiter fails only by being cancelled: by us here, or because whoever asks has gone.
         together = DeferredList(waiting, consumeErrors=True)
         late = False
@@ -86,7 +86,9 @@ class Fleet:
         def give_up() -> None:
             nonlocal late
             late = True
-            for waiter in waiting:
+            for host, waiter in zip(hosts, waiting, strict=True):
+                if not waiter.called:
+                    host.give_up()
                 waiter.cancel()
 
         with alarm(self._clock, self._patience, give_up):

@@ -29,11 +29,12 @@ from lxdsched.fleet.pace import Pace
 from lxdsched.fleet.report import report
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.fleet.shared import Shared
-from lxdsched.fleet.standing import standing
+from lxdsched.fleet.standing import look
 from lxdsched.fleet.subscription import Subscription
+from lxdsched.fleet.turns import Turns
 from lxdsched.model import State, View
 
-MEMBERSHIP = 5.0
+MEMBERSHIP = 10.0
 """Seconds between two looks at whether a member of a cluster is in service."""
 
 _UNASKED = HostError(State.UNREACHABLE, "it has not been asked yet")
@@ -77,9 +78,11 @@ class Host:
             heard=self._heard,
             lost=self._lost,
             failed=self._unheard,
+            meet=contacts.meet,
         )
         self._trouble: HostError | None = _UNASKED
         self._failures = 0
+        self._well_since = 0.0
         self._thorough = False
         self._checks = 0  # to come before the next turn that lists
         # Every event has a number. What was listed covers the events up to the one before which it was asked for.
@@ -88,26 +91,25 @@ class Host:
         self._opening = 0  # the event that the opening of the stream is
         self._pace = Pace(clock)
         self._question = Shared(self._ask)
-        self._background: Deferred[None] | None = None
+        self._turns = Turns(clock, self._look_after)
+        self._late = False  # whether somebody has waited in vain for what the latest event meant
         self._catching_up: Deferred[None] | None = None
         self._chasing = False
-        self._timer: IDelayedCall | None = None
         self._fading: IDelayedCall | None = None
         self._stopped = False
         self.view = self._look()
 
     def start(self) -> None:
         """Ask the host for the first time, and from then on again and again."""
-        self._turn()
+        self._turns.take()
 
     async def stop(self) -> None:
         """Ask no more, and drop what is connected. Whoever waits gets what is known."""
         self._stopped = True
-        self._hush()
+        self._turns.stop()
         self._fade(None)
-        for work in (self._background, self._catching_up):
-            if work is not None:
-                work.cancel()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
         self._question.cancel()
         await self._subscription.stop()
         await self._client.close()
@@ -126,6 +128,8 @@ class Host:
         """Whether to ask would tell nothing new: nothing has happened since the listing, or nobody answers."""
         if self._trouble is not None or self._stopped:
             return self.asked or self._stopped
+        if self._late:
+            return True
         return self.live and self._covered == self._event
 
     def refresh(self) -> Deferred[None] | None:
@@ -136,10 +140,18 @@ class Host:
         """
         if self.settled:
             return None
-        return Deferred.fromCoroutine(self._until(self._event)) if self.live else self._question.join()
+        return Deferred.fromCoroutine(self._until(self._event))
+
+    def give_up(self) -> None:
+        """Take note that somebody has waited for long enough: the view is an old one until the host has caught up."""
+        if not self.settled and self.asked:
+            self._late = True
+            self._show()
 
     async def _until(self, event: int) -> None:
-        while self.live and self._covered < event:
+        if not self.live:
+            await self._question.join()
+        while self._trouble is None and not self._stopped and self._covered < event:
             await self._question.join()
 
     async def _ask(self) -> None:
@@ -147,31 +159,27 @@ class Host:
         if self.live:
             # Of a burst of events, the first ones are followed at once and the others together.
             await deferLater(self._clock, self._pace.wait())
-        self._pace.count()
-        event = self._event
-        if self._trouble is None:
-            answered = await self._attempt()
-        else:
-            answered = await self._contacts.meet(self._attempt)
-        if answered:
+        if (event := await self._contacts.meet(self._attempt)) is not None:
             self._covered = event
             self._succeed()
 
-    async def _attempt(self) -> bool:
+    async def _attempt(self) -> int | None:
         """Ask under the deadline. Whatever goes wrong takes the host out of the running, and nothing else."""
+        self._pace.count()
+        event = self._event
         thorough, self._thorough = self._thorough, False
         try:
             await self._inquiry.ask(anew=self._trouble is not None, thorough=thorough)
         except HostError as error:
             self._fail(error)
-            return False
+            return None
         except CancelledError:
             raise
         except Exception:
             self._log.failure("a question to {host} broke", host=self.settings.host)
             self._fail(HostError(State.UNREACHABLE, "asking it broke something of ours; the log says what"))
-            return False
-        return True
+            return None
+        return event
 
     def _opened(self) -> None:
         # What happened until now, nobody told.
@@ -193,8 +201,7 @@ class Host:
         # Perhaps the host itself is lost: find out before a request does.
         self._show()
         if self._trouble is None:
-            self._hush()
-            self._rest(self._random.uniform(0, self._patience.probe_first / 2))
+            self._turns.rest_anew(self._random.uniform(0, self._patience.probe_first / 2))
 
     def _unheard(self, _reason: str) -> None:
         self._show()
@@ -214,71 +221,65 @@ class Host:
         finally:
             self._chasing = False
 
-    def _hush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _turn(self) -> None:
-        self._timer = None
-        self._background = Deferred.fromCoroutine(self._look_after())
-        self._background.addErrback(_ignore, CancelledError)
-
     async def _look_after(self) -> None:
         """Do what no request does: list a host that nobody asks about, probe one that failed, renew its capacity.
 
         Between two listings, a member of a cluster is asked whether it is in service: not every LXD tells.
         """
-        if self._checks > 0 and await self._check():
+        if self._trouble is None and self._checks > 0 and await self._check():
             self._checks -= 1
         else:
             self._thorough = True
             await self._question.join()
             self._checks = int(self._patience.poll // MEMBERSHIP) if self._inquiry.clustered else 0
         between = min(self._patience.poll, MEMBERSHIP) if self._inquiry.clustered else self._patience.poll
-        self._rest(between * self._random.uniform(0.8, 1.0))
+        self._turns.rest(between * self._random.uniform(0.8, 1.0))
 
     async def _check(self) -> bool:
         """Ask a host that lists whether it is to be left alone; False when it does not tell."""
         try:
             await self._inquiry.check()
+        except CancelledError:
+            raise
         except HostError:
+            return False
+        except Exception:
+            self._log.failure("a look at {host} broke", host=self.settings.host)
             return False
         self._show()
         return True
 
-    def _rest(self, seconds: float) -> None:
-        """Let the next turn come after some time, unless one is to come already."""
-        if self._timer is None and not self._stopped:
-            self._timer = self._clock.callLater(seconds, self._turn)
-
     def _succeed(self) -> None:
         self.asked = True
+        if self._trouble is not None:
+            self._well_since = self._clock.seconds()
         self._trouble = None
-        self._failures = 0
+        self._late = self._late and self._covered < self._event
         self._show()
         self._subscription.start()
         if self._covered < self._event:
             self._catch_up()
-        if self._timer is not None and self._inquiry.reconnected:
-            self._hush()
-            self._rest(self._inquiry.due_in())
+        if self._turns.resting and self._inquiry.reconnected:
+            self._turns.rest_anew(self._inquiry.due_in())
 
     def _fail(self, error: HostError) -> None:
         self.asked = True
+        anew = self._trouble is None or self._trouble is _UNASKED
+        if anew and self._clock.seconds() - self._well_since > self._patience.probe_most:
+            self._failures = 0
         self._trouble = error
+        self._late = False
         self._failures += 1
         if error.state is not State.STALE:
             self._subscription.pause()
-        self._show()
-        self._hush()
+        self._show(anew=anew)
         growth = 2 ** min(self._failures - 1, 16)
         longest = min(self._patience.probe_first * growth, self._patience.probe_most)
-        self._rest(longest * self._random.uniform(0.8, 1.0))
+        self._turns.rest_anew(longest * self._random.uniform(0.8, 1.0))
 
-    def _show(self) -> None:
+    def _show(self, *, anew: bool = False) -> None:
         before, self.view = self.view, self._look()
-        report(before, self.view, failing=self._trouble is not None, anew=self._failures == 1)
+        report(before, self.view, failing=self._trouble is not None, anew=anew)
         self._fade(self.view)
         self.changed(self)
 
@@ -296,15 +297,16 @@ class Host:
         self._show()
 
     def _look(self) -> View:
-        inquiry, why = self._inquiry, self._subscription.reason
-        state, reason = standing(inquiry, self._trouble, live=self.live, why_not=why, stale=self._patience.stale)
-        return View(
-            host=self.settings.host,
-            state=state,
-            reason=reason,
-            capacity=inquiry.capacity,
-            allocation=inquiry.allocation,
-            observed_at=inquiry.observed_at,
+        trouble = self._trouble
+        if trouble is None and self._late:
+            trouble = HostError(State.STALE, "it answers, but has not listed in time what happened there")
+        return look(
+            self.settings.host,
+            self._inquiry,
+            trouble,
+            live=self.live,
+            why_not=self._subscription.reason,
+            stale=self._patience.stale,
         )
 
 

@@ -36,14 +36,18 @@ class Inquiry:
         self._counting = counting
         self._described_at = 0.0
         self._described_on = 0
-        self._unsure = False
+        self._doubts = 0  # how often
+        self._sure = 0  # of how many of them the host has told since
+        self._looks = 0
+        self._looked = 0  # the latest look that was answered
+        self._put_off = False
         self._greeted = False
         self._greeting: Deferred[None] | None = None
 
     @property
     def reconnected(self) -> bool:
         """Whether the host has been connected to anew since it told its size: it may be another one."""
-        return self._described_on != self._client.connected
+        return self._described_on != self._client.connected and not self._put_off
 
     @property
     def clustered(self) -> bool:
@@ -62,7 +66,7 @@ class Inquiry:
 
     def doubt(self) -> None:
         """Take note that the host may be drained by now, or no longer."""
-        self._unsure = True
+        self._doubts += 1
 
     async def check(self) -> None:
         """Ask only whether the host is to be left alone. Raises HostError, by the deadline of a question."""
@@ -78,18 +82,28 @@ class Inquiry:
     async def _ask(self, anew: bool, thorough: bool) -> None:
         if anew:
             await self._describe()
-        elif thorough and self.due_in() <= 0:
-            await self._renew()
-        elif self._unsure or (thorough and self.clustered):
+        elif thorough and self.due_in() <= 0 and await self._renew():
+            pass
+        elif thorough or self._sure < self._doubts:
             await self._check()
         await self._list(described=anew)
 
     async def _check(self) -> None:
-        self._unsure = False
-        self.drained = await self._client.drained()
+        look = self._look()
+        self._told(look, await self._client.drained())
+
+    def _look(self) -> tuple[int, int]:
+        self._looks += 1
+        return self._looks, self._doubts
+
+    def _told(self, look: tuple[int, int], drained: str | None) -> None:
+        # What was asked earlier may be answered later.
+        number, doubts = look
+        if number > self._looked:
+            self._looked, self._sure, self.drained = number, doubts, drained
 
     async def _list(self, *, described: bool) -> None:
-        self._greeted = False
+        self._greeted = described  # a moment ago
         try:
             with alarm(self._clock, self._patience.question / 2, self._greet):
                 rows, odd = await self._client.instances()
@@ -119,13 +133,15 @@ class Inquiry:
         greeting.addBoth(greeted)
 
     async def _describe(self) -> None:
-        self._unsure = False
+        look = self._look()
         said = await self._client.describe()
-        self.capacity, self.drained = said.capacity, said.drained
+        self.capacity = said.capacity
+        self._told(look, said.drained)
+        self._put_off = False
         self._described_at = self._clock.seconds()
         self._described_on = self._client.connected
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> bool:
         """Ask for the size again. A host that cannot tell it in time keeps the one it told, as long as it lists."""
         self._described_at = self._clock.seconds()
         self._described_on = self._client.connected
@@ -139,6 +155,9 @@ class Inquiry:
                     raise
                 why = str(error) or "it does not answer"
                 self._log.warn("host {host} does not tell its size anew: {reason}", host=self._host, reason=why)
+                self._put_off = True  # to give up drops the connections: the next one is no news
+                return False
+        return True
 
     async def _by_deadline(self, asking: Deferred[None]) -> None:
         late = False

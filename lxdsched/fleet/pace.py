@@ -21,8 +21,11 @@ class Pace:
 
     def wait(self) -> float:
         """Say in how many seconds it may be done again."""
-        return max(self._due - self._slack - self._clock.seconds(), 0.0)
+        # No longer than an interval: a clock may be set back.
+        return min(max(self._due - self._slack - self._clock.seconds(), 0.0), self._interval)
 
     def count(self) -> None:
         """Take note that it is done now."""
-        self._due = max(self._due, self._clock.seconds()) + self._interval
+        # Who does it without waiting owes no more than a burst.
+        now = self._clock.seconds()
+        self._due = min(max(self._due, now), now + self._slack) + self._interval

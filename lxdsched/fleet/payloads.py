@@ -44,7 +44,7 @@ class Server(msgspec.Struct):
     auth: str
     environment: Environment | None = None
     api_extensions: list[str] = []
-    config: dict[str, object] = {}
+    config: dict[str, object] | None = None
 
 
 class Member(msgspec.Struct):

@@ -25,8 +25,9 @@ def report(before: View, now: View, *, failing: bool, anew: bool) -> None:
     doubts = now.allocation.doubts
     if doubts == before.allocation.doubts:
         return
-    for instance, doubt in list(doubts.items())[:MOST_DOUBTS]:
+    fresh = [(name, doubt) for name, doubt in doubts.items() if before.allocation.doubts.get(name) != doubt]
+    for instance, doubt in fresh[:MOST_DOUBTS]:
         told = {"host": now.host, "instance": instance, "doubt": doubt}
         _log.warn("instance {instance} on {host} is doubtful: {doubt}", **told)
-    if len(doubts) > MOST_DOUBTS:
+    if len(fresh) > MOST_DOUBTS:
         _log.warn("{count} instances on {host} are doubtful", host=now.host, count=len(doubts))

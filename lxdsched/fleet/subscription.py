@@ -6,9 +6,9 @@ itself after either, and each time that the stream is opened.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -19,6 +19,7 @@ from lxdsched.fleet.alarm import alarm
 from lxdsched.fleet.client import HostError
 from lxdsched.fleet.events import Event
 from lxdsched.fleet.settings import Patience
+from lxdsched.model import State
 
 
 class Stream(Protocol):
@@ -30,6 +31,13 @@ class Stream(Protocol):
 
 Listen = Callable[[Callable[[Event], None], Callable[[str], None]], Awaitable[Stream]]
 """Opens a stream, or raises HostError. It is given `heard` and `lost`; `lost` is called once, and last."""
+
+
+Meet = Callable[[Callable[[], Coroutine[Any, Any, Stream]]], Coroutine[Any, Any, Stream]]
+
+
+async def _at_once(ask: Callable[[], Coroutine[Any, Any, Stream]]) -> Stream:
+    return await ask()
 
 
 def _nobody(_reason: str) -> None:
@@ -58,6 +66,7 @@ class Subscription:
         heard: Callable[[Event], None],
         lost: Callable[[str], None],
         failed: Callable[[str], None] = _nobody,
+        meet: Meet = _at_once,
     ) -> None:
         self.reason: str | None = None
         self._listen = listen
@@ -68,6 +77,7 @@ class Subscription:
         self._heard = heard
         self._lost = lost
         self._failed = failed
+        self._meet = meet
         self._started = False
         self._stream: Stream | None = None
         self._opened_at = 0.0
@@ -108,24 +118,34 @@ class Subscription:
 
     def _try(self) -> None:
         self._timer = None
-        attempt = self._attempt = Deferred.fromCoroutine(self._connect())
+        attempt = self._attempt = Deferred.fromCoroutine(self._meet(self._connect))
         Deferred.fromCoroutine(self._follow(attempt))
 
     async def _connect(self) -> Stream:
+        """Open it under its deadline, which begins when the turn of the host has come."""
+        asking = Deferred.fromCoroutine(self._ask())
+        with alarm(self._clock, self._patience.question, asking.cancel) as deadline:
+            try:
+                return await asking
+            except CancelledError:
+                if deadline.active():
+                    raise
+                late = f"it did not open its event stream within {self._patience.question:g} s"
+                raise HostError(State.UNREACHABLE, late) from None
+
+    async def _ask(self) -> Stream:
         return await self._listen(self._heard, self._end)
 
     async def _follow(self, attempt: Deferred[Stream]) -> None:
         """Wait for what comes of an attempt, under its deadline."""
         reason = None
-        with alarm(self._clock, self._patience.question, attempt.cancel) as deadline:
-            try:
-                stream = await attempt
-            except (CancelledError, HostError) as error:
-                late = f"it did not open its event stream within {self._patience.question:g} s"
-                reason = str(error) if deadline.active() else late
-            except Exception:
-                self._log.failure("listening to a host broke")
-                reason = "listening to it broke something of ours; the log says what"
+        try:
+            stream = await attempt
+        except (CancelledError, HostError) as error:
+            reason = str(error)
+        except Exception:
+            self._log.failure("listening to a host broke")
+            reason = "listening to it broke something of ours; the log says what"
         if self._attempt is not attempt:
             return  # called off
         self._attempt = None

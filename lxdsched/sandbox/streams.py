@@ -103,11 +103,12 @@ class _Stream:
         self.connection = connection
         self._streams = streams
         self._projects = subscription.projects
+        self._hearing = False
         self._unanswered = 0
         self._ping: IDelayedCall | None = None
 
     def wants(self, event: Event) -> bool:
-        return self._projects is None or event.project in self._projects
+        return self._hearing and (self._projects is None or event.project in self._projects)
 
     def send(self, message: str | bytes) -> None:
         with self._hanging_up():
@@ -122,9 +123,12 @@ class _Stream:
         transport.detachProducer()
 
     def negotiationFinished(self) -> None:
-        self.connection.become_stream()
+        lag = self.connection.become_stream()
         self._streams.opened(self)
-        self._keep_alive()
+        if lag:
+            self._ping = self._streams.clock.callLater(lag, self._begin)
+        else:
+            self._begin()
 
     def pongReceived(self, payload: bytes) -> None:
         del payload
@@ -143,6 +147,10 @@ class _Stream:
         if self._ping is not None and self._ping.active():
             self._ping.cancel()
         self._streams.closed(self)
+
+    def _begin(self) -> None:
+        self._hearing = True
+        self._keep_alive()
 
     def _keep_alive(self) -> None:
         self._ping = self._streams.clock.callLater(self._streams.ping, self._keep_alive)

@@ -105,6 +105,11 @@ class Condition:
         """Whether nothing comes over the event streams."""
         return self.fault is not None and self.fault.silences and EVENTS.startswith(self.fault.path)
 
+    @property
+    def lag(self) -> float:
+        """How many seconds an event stream that is opened now is deaf at first."""
+        return self.fault.lag if self.fault is not None and EVENTS.startswith(self.fault.path) else 0.0
+
 
 class Gate(ServerFactory[Any]):
     """Where TCP connections come in: to TLS and HTTP, or into a fault below both."""
@@ -160,8 +165,8 @@ class TrackedTLS(BufferingTLSTransport):
         """Whether what is sent over it is lost."""
         return self._streaming and self.factory.condition.silent
 
-    def become_stream(self) -> None:
-        """Be an event stream's from now on."""
+    def become_stream(self) -> float:
+        """Be an event stream's from now on, which hears nothing in the seconds that are returned."""
         self._streaming = True
         # Twisted, in a hurry, has made `write` an attribute of each connection.
         write: Callable[[bytes], object] = self.write
@@ -171,6 +176,7 @@ class TrackedTLS(BufferingTLSTransport):
                 write(data)
 
         self.write = audible  # type: ignore[method-assign]
+        return self.factory.condition.lag
 
     def loseConnection(self) -> None:
         """Close the connection in order, unless it is silent. A stream's end waits for no answer of the other side."""

@@ -89,7 +89,8 @@ class Speaker:
     def negotiationStarted(self, transport: WebSocketTransport) -> None:
         self.transport = transport
 
-    def negotiationFinished(self) -> None: ...
+    def negotiationFinished(self) -> None:
+        self.transport.ping(b"keepalive")  # as LXD does
 
     def pongReceived(self, payload: bytes) -> None: ...
 

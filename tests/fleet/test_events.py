@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IPushProducer
 from wsproto import events as frames
 
 from lxdsched.fleet.events import (
+    GRACE,
     MOST_FRAMES,
     MOST_MESSAGE,
     UNCLEAR,
@@ -25,8 +26,9 @@ from tests.fleet.streams import CREATED, EVENT, Peer
 def host() -> Peer:
     """A host whose stream is open."""
     host = Peer()
-    host.say(frames.AcceptConnection())
+    host.say(frames.AcceptConnection(), frames.Ping(b"keepalive"))
     assert host.stream.opened.called
+    assert host.asked() == [frames.Pong(b"keepalive")]
     return host
 
 
@@ -189,8 +191,17 @@ def test_a_silent_host_is_asked_for_a_sign_of_life_and_then_given_up(host: Peer)
         host.clock.advance(0.1)
     assert host.asked() == [frames.Ping()]
     assert host.told == []
-    host.clock.advance(0.2)
+    host.clock.pump([0.2, GRACE])
     assert host.told == ["its event stream is silent: nothing came for 10 s"]
+    assert host.dropped
+
+
+def test_what_came_while_we_were_away_is_read_before_the_host_is_called_silent(host: Peer) -> None:
+    host.clock.advance(60)
+    host.say(frames.Pong())
+    host.clock.pump([GRACE, 9.9])
+    assert host.told == []
+    host.clock.pump([0.2, GRACE])
     assert host.dropped
 
 
@@ -204,7 +215,7 @@ def test_every_sign_of_life_counts(host: Peer, sign: frames.Event) -> None:
         host.clock.pump([9.9])
         host.say(sign)
     assert not host.dropped
-    host.clock.pump([9.9, 0.2])
+    host.clock.pump([9.9, 0.2, GRACE])
     assert host.dropped
 
 
@@ -212,6 +223,7 @@ def test_a_message_that_never_ends_is_no_sign_of_life(host: Peer) -> None:
     for _ in range(10):
         host.clock.advance(1)
         host.say(frames.TextMessage("x", message_finished=False))
+    host.clock.advance(GRACE)
     assert host.told == ["its event stream is silent: nothing came for 10 s"]
 
 
@@ -256,7 +268,7 @@ def test_no_bytes_break_anything(agreed: bool, said: list[bytes]) -> None:
     host = Peer()
     host.stream.opened.addErrback(lambda _: None)
     if agreed:
-        host.say(frames.AcceptConnection())
+        host.say(frames.AcceptConnection(), frames.Ping())
     for data in said:
         host.raw(data)
     host.hang_up()

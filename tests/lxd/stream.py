@@ -209,9 +209,10 @@ async def listen(
 async def listening(
     url: str, reactor: IReactor, pair: KeyPair | None, path: str = LIFECYCLE, *, ponging: bool = True
 ) -> AsyncIterator[Stream]:
-    """Open a stream for a while; see `listen`."""
+    """Listen for a while; see `listen`. The stream has pinged then: before that, an LXD may still miss what happens."""
     stream = await listen(url, reactor, pair, path, ponging=ponging)
     try:
+        await stream.until(lambda: stream.pings)
         yield stream
     finally:
         await stream.abort()

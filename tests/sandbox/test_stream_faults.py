@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionLost
 from wsproto.events import CloseConnection, Ping
 
 from lxdsched.sandbox import KeyPair, SandboxServer, ServerState
-from lxdsched.sandbox.faults import Blackhole, Delay, Garbage, Hang, Refuse, Reset, Silence, Status
+from lxdsched.sandbox.faults import Blackhole, Delay, Garbage, Hang, Lag, Refuse, Reset, Silence, Status
 from tests.lxd.stream import RejectedError, listen, listening
 from tests.sandbox.client import Client, pause, within
 from tests.sandbox.streams import ALL, EVENTS, reactor, running, same
@@ -93,17 +93,35 @@ async def test_in_silence_streams_begin_and_everything_else_works(
     server: SandboxServer, client: Client, client_pair: KeyPair
 ) -> None:
     server.fault = Silence()
-    async with listening(server.url, reactor, client_pair) as stream:
-        body = {"name": "a", "source": {"type": "none"}}
-        assert await client.change("POST", "/1.0/instances", body) == (200, "")
-        assert len(await client.get(ALL)) == 1
-        stream.send(CloseConnection(1000))
-        await pause(0.2)
-        assert (stream.pings, stream.messages, stream.farewell, stream.end) == ([], [], None, None)
-        server.fault = None
-        # It finds out that the other side has gone when it has something to say.
-        assert await client.change("DELETE", "/1.0/instances/a") == (200, "")
-        await stream.ended(2)
+    stream = await listen(server.url, reactor, client_pair)
+    body = {"name": "a", "source": {"type": "none"}}
+    assert await client.change("POST", "/1.0/instances", body) == (200, "")
+    assert len(await client.get(ALL)) == 1
+    stream.send(CloseConnection(1000))
+    await pause(0.2)
+    assert (stream.pings, stream.messages, stream.farewell, stream.end) == ([], [], None, None)
+    server.fault = None
+    # It finds out that the other side has gone when it has something to say.
+    assert await client.change("DELETE", "/1.0/instances/a") == (200, "")
+    await stream.ended(2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_can_be_deaf_until_its_first_ping(
+    server: SandboxServer, state: ServerState, client_pair: KeyPair
+) -> None:
+    server.fault = Lag(seconds=0.2)
+    stream = await listen(server.url, reactor, client_pair)
+    state.add_instance("a")
+    await pause(0.05)
+    assert (stream.pings, stream.messages, server.streams) == ([], [], 1)
+    await stream.until(lambda: stream.pings, 2)
+    state.add_instance("b")
+    assert [each.source for each in await stream.all_heard(1)] == ["/1.0/instances/b"]
+    await stream.close()
+    gone = await listen(server.url, reactor, client_pair)
+    await gone.abort()
+    await gone.until(lambda: server.streams == 0, 2)
 
 
 @pytest_twisted.ensureDeferred
