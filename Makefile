@@ -59,6 +59,7 @@ check: $(INSTALLED)  ## Look at the code: ruff, mypy, import-linter
 
 deps:  ## Install what the tests want of Debian 12 (as root, or by sudo)
 	@scripts/apt $(PACKAGES)
+	scripts/incus || echo "the tests on Incus will be left out" >&2
 
 lock:  ## Write the lock files anew; `make lock LOCK=--upgrade` takes the newest versions
 	@python=$$(scripts/python)

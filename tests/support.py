@@ -24,8 +24,8 @@ GIB = 1024**3
 ANSWERING = (State.LIVE, State.POLLED)
 """The states of a host with which nothing is wrong."""
 
-BRISK = Patience(connect=1.0, question=2.0, probe_first=0.05, probe_most=0.2)
-"""Patience for tests that wait for a host to fail or to return."""
+BRISK = Patience(probe_first=0.05, probe_most=0.2)
+"""Patience for tests that wait for a host to return."""
 
 
 def the_reactor() -> Reactor:

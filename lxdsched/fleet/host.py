@@ -34,6 +34,8 @@ from lxdsched.fleet.subscription import Subscription
 from lxdsched.fleet.turns import Turns
 from lxdsched.model import State, View
 
+SOON = 0.5
+"""Seconds within which a host is looked at whose stream has ended."""
 MEMBERSHIP = 10.0
 """Seconds between two looks at whether a member of a cluster is in service."""
 
@@ -77,7 +79,7 @@ class Host:
             opened=self._opened,
             heard=self._heard,
             lost=self._lost,
-            failed=self._unheard,
+            failed=self._lost,
             meet=contacts.meet,
         )
         self._trouble: HostError | None = _UNASKED
@@ -198,13 +200,11 @@ class Host:
         self._catch_up()
 
     def _lost(self, _reason: str) -> None:
-        # Perhaps the host itself is lost: find out before a request does.
+        # Perhaps the host itself is lost, or our right to see it: find out before a request does.
         self._show()
         if self._trouble is None:
-            self._turns.rest_anew(self._random.uniform(0, self._patience.probe_first / 2))
-
-    def _unheard(self, _reason: str) -> None:
-        self._show()
+            self._checks = 0
+            self._turns.rest_anew(self._random.uniform(0, SOON))
 
     def _catch_up(self) -> None:
         """List the host until nothing has happened since."""
@@ -260,6 +260,7 @@ class Host:
         if self._covered < self._event:
             self._catch_up()
         if self._turns.resting and self._inquiry.reconnected:
+            self._checks = 0  # only a turn that lists renews
             self._turns.rest_anew(self._inquiry.due_in())
 
     def _fail(self, error: HostError) -> None:

@@ -1,4 +1,4 @@
-"""Three LXD servers, simulated or real, changed in the same way: through their own REST API."""
+"""Three servers, simulated, LXD's or Incus', changed in the same way: through their own REST API."""
 
 from __future__ import annotations
 
@@ -15,15 +15,30 @@ from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.database import Database
 from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
+from tests.lxd.daemon import LxdDaemon
 from tests.lxd.driver import LxdDriver
 from tests.lxd.rest import IReactor
 from tests.support import the_reactor
 
+REAL_LXD = [pytest.mark.real_lxd]
+REAL_INCUS = [pytest.mark.real_lxd, pytest.mark.real_incus]
+
+# Whether it is simulated, and whose way it has.
+VARIANTS = [
+    pytest.param((True, "lxd"), id="sandbox"),
+    pytest.param((True, "incus"), id="sandbox-incus"),
+    pytest.param((False, "lxd"), id="real", marks=REAL_LXD),
+    pytest.param((False, "incus"), id="incus", marks=REAL_INCUS),
+]
+
 
 @dataclass(frozen=True)
 class Lxd:
-    """One LXD server under test. `kill` ends it at once, `revive` brings it back at the same address."""
+    """One server under test, of the `flavour` lxd or incus. `kill` ends it at once, `revive` brings it back at the same
+    address.
+    """
 
+    flavour: str
     url: str
     fingerprint: str
     driver: LxdDriver
@@ -37,50 +52,51 @@ def scheduler_pair() -> KeyPair:
     return make_certificate("scheduler", now=datetime.now(UTC), client=True)
 
 
-@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.real_lxd)])
+@pytest.fixture(params=VARIANTS)
 def lxds(
     request: pytest.FixtureRequest, lxd_reactor: IReactor, lxd_admin: KeyPair, scheduler_pair: KeyPair
 ) -> Iterator[tuple[Lxd, ...]]:
     """Three standalone servers that trust the scheduler and hold nothing."""
-    if request.param == "real":
-        servers = tuple(
-            Lxd(real.daemon.url, real.daemon.fingerprint, real.driver, real.daemon.kill, real.daemon.revive)
-            for real in request.getfixturevalue("fresh_lxds")
-        )
+    simulated, flavour = request.param
+    if simulated:
+        sandboxes = [_sandbox(f"node-{number}", lxd_admin, flavour) for number in (1, 2, 3)]
+        servers = _started(sandboxes, lxd_reactor, lxd_admin)
         _finish(_trust(servers, scheduler_pair))
         yield servers
+        _end(servers, sandboxes)
         return
-    sandboxes = [_sandbox(f"node-{number}", lxd_admin) for number in (1, 2, 3)]
-    servers = _started(sandboxes, lxd_reactor, lxd_admin)
+    reals = request.getfixturevalue({"lxd": "fresh_lxds", "incus": "fresh_incus"}[flavour])
+    servers = tuple(_real(real.daemon, real.driver) for real in reals)
     _finish(_trust(servers, scheduler_pair))
     yield servers
-    _end(servers, sandboxes)
 
 
-@pytest.fixture(params=["sandbox", pytest.param("real", marks=pytest.mark.real_lxd)])
+@pytest.fixture(params=VARIANTS)
 def members(
     request: pytest.FixtureRequest, lxd_reactor: IReactor, lxd_admin: KeyPair, scheduler_pair: KeyPair
 ) -> Iterator[tuple[Lxd, ...]]:
     """The three members of a cluster that trusts the scheduler and holds nothing: k1, k2 and k3."""
-    if request.param == "real":
-        cluster = request.getfixturevalue("fresh_cluster")
-        servers = tuple(
-            Lxd(daemon.url, daemon.fingerprint, driver, daemon.kill, daemon.revive)
-            for daemon, driver in zip(cluster.daemons, cluster.drivers, strict=True)
-        )
+    simulated, flavour = request.param
+    if simulated:
+        database = Database(clustered=True)
+        sandboxes = [_sandbox(f"k{number}", lxd_admin, flavour, database) for number in (1, 2, 3)]
+        servers = _started(sandboxes, lxd_reactor, lxd_admin)
         _finish(_trust(servers[:1], scheduler_pair))
         yield servers
+        _end(servers, sandboxes)
         return
-    database = Database(clustered=True)
-    sandboxes = [_sandbox(f"k{number}", lxd_admin, database) for number in (1, 2, 3)]
-    servers = _started(sandboxes, lxd_reactor, lxd_admin)
+    cluster = request.getfixturevalue({"lxd": "fresh_cluster", "incus": "fresh_incus_cluster"}[flavour])
+    servers = tuple(map(_real, cluster.daemons, cluster.drivers))
     _finish(_trust(servers[:1], scheduler_pair))
     yield servers
-    _end(servers, sandboxes)
 
 
-def _sandbox(name: str, admin: KeyPair, database: Database | None = None) -> SandboxServer:
-    state = ServerState(name, database=database)
+def _real(daemon: LxdDaemon, driver: LxdDriver) -> Lxd:
+    return Lxd(daemon.flavour.name, daemon.url, daemon.fingerprint, driver, daemon.kill, daemon.revive)
+
+
+def _sandbox(name: str, admin: KeyPair, flavour: str, database: Database | None = None) -> SandboxServer:
+    state = ServerState(name, flavour=flavour, database=database)
     state.trust(admin.certificate, name="admin")
     keypair = make_certificate(name, now=datetime.now(UTC))
     return SandboxServer(state, the_reactor(), keypair=keypair)  # type: ignore[arg-type]  # all that both ask for
@@ -91,6 +107,7 @@ def _started(sandboxes: list[SandboxServer], reactor: IReactor, admin: KeyPair) 
         _finish(sandbox.start())
     return tuple(
         Lxd(
+            sandbox.state.flavour,
             sandbox.url,
             sandbox.keypair.fingerprint,
             LxdDriver(sandbox.url, reactor, admin, sandbox.keypair.fingerprint),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 
+from lxdsched.fleet import host
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import HostSettings, Patience
 from lxdsched.model import Placement, Reason, State
@@ -44,8 +46,9 @@ def hosts_of(members: tuple[Lxd, ...], pair: KeyPair) -> list[HostSettings]:
 
 @pytest_twisted.ensureDeferred
 async def test_an_evacuated_member_is_left_alone_until_it_is_restored(
-    members: tuple[Lxd, ...], scheduler_pair: KeyPair
+    members: tuple[Lxd, ...], scheduler_pair: KeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(host, "MEMBERSHIP", 0.5)
     driver = members[0].driver
     await driver.create("a", config=SMALL, target="k1")
     await driver.create("c", config=SMALL, target="k3")

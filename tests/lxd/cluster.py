@@ -1,4 +1,4 @@
-"""A real LXD cluster of three on one machine."""
+"""A real LXD or Incus cluster of three on one machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from lxdsched.sandbox.certs import KeyPair
 from tests.lxd.daemon import LxdDaemon
 from tests.lxd.driver import LxdDriver
+from tests.lxd.flavour import LXD, Flavour
 from tests.lxd.rest import IReactor, LxdError, together
 
 NAMES = ("k1", "k2", "k3")
@@ -18,8 +19,8 @@ NAMES = ("k1", "k2", "k3")
 class LxdCluster:
     """Three daemons that are one cluster; instances are listed by every member, and run on one of them."""
 
-    def __init__(self, reactor: IReactor, admin: KeyPair) -> None:
-        self.daemons = tuple(LxdDaemon(reactor, name, bare=True) for name in NAMES)
+    def __init__(self, reactor: IReactor, admin: KeyPair, flavour: Flavour = LXD) -> None:
+        self.daemons = tuple(LxdDaemon(reactor, name, flavour=flavour, bare=True) for name in NAMES)
         self.drivers: tuple[LxdDriver, ...] = ()
         self._reactor = reactor
         self._admin = admin
@@ -60,16 +61,17 @@ class LxdCluster:
             daemon.cleanup()
 
     async def _preseed(self, daemon: LxdDaemon, preseed: dict[str, object]) -> None:
+        program, *words = daemon.flavour.setup
         # JSON is YAML.
         out, err, code = await getProcessOutputAndValue(
-            "lxd",
-            ["init", "--preseed"],
-            env={"LXD_DIR": str(daemon.directory), "HOME": str(daemon.directory)},
+            daemon.flavour.program(program),
+            words,
+            env={**daemon.flavour.environment(daemon.directory), "HOME": str(daemon.directory)},
             reactor=self._reactor,
             stdinBytes=json.dumps(preseed).encode(),
         )
         if code != 0:
-            raise LxdError(code, f"lxd init on {daemon.name}: {(out + err).decode(errors='replace')}")
+            raise LxdError(code, f"the preseed of {daemon.name}: {(out + err).decode(errors='replace')}")
 
 
 def _founder(daemon: LxdDaemon) -> dict[str, object]:

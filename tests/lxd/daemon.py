@@ -1,10 +1,8 @@
-"""A real LXD daemon for tests: own directory, own port, own name; nothing of it outlives them."""
+"""A real LXD or Incus daemon for tests: own directory, own port, own name; nothing of it outlives them."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from twisted.web.client import ResponseFailed
 
 from tests.lxd import image, residue
 from tests.lxd.driver import certificate_body
+from tests.lxd.flavour import LXD, Flavour
 from tests.lxd.rest import IReactor, LxdError, RestClient
 
 START_SECONDS = 60.0
@@ -28,22 +27,10 @@ STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 LOG_TAIL = 2000
 
-# LXD looks up image servers when it starts. A proxy that refuses ends that at once, on any machine.
+# Both look up image servers when they start. A proxy that refuses ends that at once, on any machine.
 NO_INTERNET = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"NO_PROXY": "127.0.0.0/8"}
 
 GUARD = residue.Guard()
-
-
-def skip_reason() -> str | None:
-    """Say why no real LXD can run here, or None when it can."""
-    if os.geteuid() != 0:
-        return "a real LXD needs root"
-    for program in ("lxd", "unshare"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed (make deps installs it)"
-    if subprocess.run(["unshare", "--mount", "--uts", "true"], capture_output=True, check=False).returncode != 0:
-        return "root may not make namespaces here"
-    return image.missing()
 
 
 def free_port(host: str) -> int:
@@ -55,15 +42,24 @@ def free_port(host: str) -> int:
 
 
 class LxdDaemon:
-    """One LXD, listening on `host` (an address of the loopback network) and calling itself `name`.
+    """One LXD or Incus, listening on `host` (an address of the loopback network) and calling itself `name`.
 
     It has a storage pool `default`, whose root disk stands in the profile `default`, no network, and the image
     `tiny`; with `bare` it has nothing yet, not even an address, as a cluster's members begin. `cleanup` is the end
     of it, whatever state it is in; should the tests die before that, a guard process does it.
     """
 
-    def __init__(self, reactor: IReactor, name: str, *, host: str = "127.0.0.1", bare: bool = False) -> None:
+    def __init__(
+        self,
+        reactor: IReactor,
+        name: str,
+        *,
+        flavour: Flavour = LXD,
+        host: str = "127.0.0.1",
+        bare: bool = False,
+    ) -> None:
         self.name = name
+        self.flavour = flavour
         self.host = host
         self.port = free_port(host)
         self.directory = Path(tempfile.mkdtemp(prefix="lxs"))
@@ -150,11 +146,12 @@ class LxdDaemon:
         GUARD.release(self.directory)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        # A host name of its own, which LXD tells as its server_name; exec keeps the process id.
-        script = 'hostname "$0" && exec lxd --group root --logfile "$1"'
+        # A host name of its own, which it tells as its server_name; exec keeps the process id.
+        script = 'hostname "$0" && exec "$@"'
+        daemon = [self.flavour.program(self.flavour.daemon), "--group", "root", "--logfile", str(self.log)]
         return subprocess.Popen(
-            ["unshare", "--uts", "sh", "-c", script, self.name, str(self.log)],
-            env=os.environ | NO_INTERNET | {"LXD_DIR": str(self.directory)},
+            ["unshare", "--uts", "sh", "-c", script, self.name, *daemon],
+            env={**self.flavour.environment(self.directory), **NO_INTERNET},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -179,13 +176,13 @@ class LxdDaemon:
     async def _ready(self) -> None:
         for _ in range(round(START_SECONDS / POLL_SECONDS)):
             if self.pid is None:
-                raise LxdError(0, f"lxd ended while it started: {self._log_tail()}")
+                raise LxdError(0, f"{self.flavour.daemon} ended while it started: {self._log_tail()}")
             with contextlib.suppress(ConnectError, ConnectionLost, ResponseFailed, LxdError):
                 await self.local.request("GET", "/internal/ready")
                 await self.local.aclose()
                 return
             await self._pause()
-        raise LxdError(0, f"lxd did not start in {START_SECONDS:.0f} s: {self._log_tail()}")
+        raise LxdError(0, f"{self.flavour.daemon} did not start in {START_SECONDS:.0f} s: {self._log_tail()}")
 
     async def _end(self, number: signal.Signals) -> None:
         self._signal(number)
@@ -193,7 +190,7 @@ class LxdDaemon:
             if self.pid is None:
                 return
             await self._pause()
-        raise LxdError(0, f"lxd did not end in {STOP_SECONDS:.0f} s: {self._log_tail()}")
+        raise LxdError(0, f"{self.flavour.daemon} did not end in {STOP_SECONDS:.0f} s: {self._log_tail()}")
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from twisted.internet.task import deferLater
 
 from lxdsched.sandbox.certs import KeyPair
 from tests.lxd.rest import DEADLINE, IReactor, LxdError, RestClient
@@ -17,6 +18,8 @@ __all__ = ["IReactor", "LxdDriver", "LxdError", "certificate_body"]
 
 ACTION_SECONDS = 30
 """How long LXD lets a guest take to stop when it is asked politely."""
+
+POLL_SECONDS = 0.02
 
 SHARED = {"features.images": "false", "features.profiles": "false"}
 """A project that uses the default project's images and profiles."""
@@ -40,6 +43,7 @@ class LxdDriver:
         self.url = url
         self._pair = pair
         self._image = image
+        self._reactor = reactor
         self._rest = RestClient.over_tls(url, reactor, pair, fingerprint)
 
     async def request(
@@ -219,8 +223,21 @@ class LxdDriver:
                 await self.set_profile("default", dict.fromkeys(row["config"]), project=project)
 
     async def _act(self, name: str, action: str, project: str, *, force: bool = False) -> None:
+        if action in {"stop", "restart"} and not force:
+            await self._hearing(name, project)
         body = {"action": action, "force": force, "timeout": ACTION_SECONDS}
         await self.request("PUT", f"{_instance(name)}/state", body, query={"project": project})
+
+    async def _hearing(self, name: str, project: str) -> None:
+        """Wait until a guest that was just started would hear a signal to stop: its init then has a child.
+
+        Until it has set its traps, it is deaf to them, and LXD would wait for it in vain.
+        """
+        for _ in range(round(ACTION_SECONDS / POLL_SECONDS)):
+            state = await self.request("GET", f"{_instance(name)}/state", query={"project": project})
+            if state["processes"] != 1:
+                return
+            await deferLater(self._reactor, POLL_SECONDS)
 
 
 def certificate_body(cert_pem: bytes, name: str, restricted_projects: list[str] | None) -> dict[str, object]:

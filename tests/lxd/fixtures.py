@@ -1,8 +1,8 @@
-"""Fixtures with real LXD daemons, for a conftest to name as a plugin.
+"""Fixtures with real LXD and Incus daemons, for a conftest to name as a plugin.
 
-`real_lxds` and `real_cluster` are started once and shared. A test asks for `fresh_lxds` or `fresh_cluster`, which hand
-out the same servers swept clean, and close the drivers' connections after it. A test that ruins a cluster asks for
-`own_cluster`.
+`real_lxds`, `real_cluster` and their like of Incus are started once and shared. A test asks for `fresh_lxds` or
+`fresh_cluster` (`fresh_incus`, `fresh_incus_cluster`), which hand out the same servers swept clean, and close the
+drivers' connections after it. A test that ruins servers makes its own of `flavour`, which is LXD and then Incus.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from twisted.internet.defer import Deferred
 
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from tests.lxd.cluster import LxdCluster
-from tests.lxd.daemon import LxdDaemon, skip_reason
+from tests.lxd.daemon import LxdDaemon
 from tests.lxd.driver import LxdDriver
+from tests.lxd.flavour import INCUS, LXD, Flavour
 from tests.lxd.rest import IReactor, together
 
-REQUIRE = "LXDSCHED_REQUIRE_REAL"
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell pytest the marker of the tests that run on Incus."""
+    config.addinivalue_line("markers", "real_incus: needs Debian's incus packages and root (make deps gets them)")
 
 
 @dataclass(frozen=True)
 class RealLxd:
-    """A running LXD, and the driver of its administrator."""
+    """A running LXD or Incus, and the driver of its administrator."""
 
     daemon: LxdDaemon
     driver: LxdDriver
@@ -46,12 +50,21 @@ def lxd_reactor() -> IReactor:
 @pytest.fixture(scope="session")
 def real_lxd_possible() -> None:
     """Skip where no real LXD can run; fail there when LXDSCHED_REQUIRE_REAL says that it must."""
-    reason = skip_reason()
-    if reason is None:
-        return
-    if os.environ.get(REQUIRE) == "1":
-        pytest.fail(f"{REQUIRE} is set, but {reason}")
-    pytest.skip(reason)
+    _need(LXD)
+
+
+@pytest.fixture(scope="session")
+def real_incus_possible() -> None:
+    """Skip where no real Incus can run; fail there when LXDSCHED_REQUIRE_INCUS says that it must."""
+    _need(INCUS)
+
+
+@pytest.fixture(params=[LXD, pytest.param(INCUS, marks=pytest.mark.real_incus)], ids=str)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """LXD, and then Incus: the test runs on both, where they can run."""
+    chosen: Flavour = request.param
+    request.getfixturevalue(f"real_{chosen}_possible")
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -63,44 +76,77 @@ def lxd_admin() -> KeyPair:
 @pytest.fixture(scope="session")
 def real_lxds(real_lxd_possible: None, lxd_reactor: IReactor, lxd_admin: KeyPair) -> Iterator[tuple[RealLxd, ...]]:
     """Three standalone LXD servers, shared by the whole session."""
-    with ExitStack() as stack:
-        daemons = [LxdDaemon(lxd_reactor, f"node-{number}") for number in (1, 2, 3)]
-        for daemon in daemons:
-            stack.callback(daemon.cleanup)
-        _finish(together(_start_trusting(daemon, lxd_admin) for daemon in daemons))
-        yield tuple(RealLxd(daemon, _driver(daemon, lxd_reactor, lxd_admin)) for daemon in daemons)
+    yield from _servers(LXD, lxd_reactor, lxd_admin)
 
 
 @pytest.fixture
 def fresh_lxds(real_lxds: tuple[RealLxd, ...]) -> Iterator[tuple[RealLxd, ...]]:
     """Three standalone LXD servers, running and swept clean; their connections are closed after the test."""
-    _finish(together(_revive(real) for real in real_lxds))
-    yield real_lxds
-    _finish(together(real.driver.aclose() for real in real_lxds))
+    yield from _swept(real_lxds)
+
+
+@pytest.fixture(scope="session")
+def real_incus(real_incus_possible: None, lxd_reactor: IReactor, lxd_admin: KeyPair) -> Iterator[tuple[RealLxd, ...]]:
+    """Three standalone Incus servers, shared by the whole session."""
+    yield from _servers(INCUS, lxd_reactor, lxd_admin)
+
+
+@pytest.fixture
+def fresh_incus(real_incus: tuple[RealLxd, ...]) -> Iterator[tuple[RealLxd, ...]]:
+    """Three standalone Incus servers, running and swept clean; their connections are closed after the test."""
+    yield from _swept(real_incus)
 
 
 @pytest.fixture(scope="session")
 def real_cluster(real_lxd_possible: None, lxd_reactor: IReactor, lxd_admin: KeyPair) -> Iterator[LxdCluster]:
-    """A cluster of three, shared by the whole session."""
-    yield from _cluster(lxd_reactor, lxd_admin)
+    """A cluster of three LXD servers, shared by the whole session."""
+    yield from _cluster(LXD, lxd_reactor, lxd_admin)
 
 
 @pytest.fixture
 def fresh_cluster(real_cluster: LxdCluster) -> Iterator[LxdCluster]:
-    """The shared cluster, all its members in service and swept clean."""
-    _finish(real_cluster.reset())
-    yield real_cluster
-    _finish(real_cluster.aclose())
+    """The shared cluster of LXD, all its members in service and swept clean."""
+    yield from _swept_cluster(real_cluster)
+
+
+@pytest.fixture(scope="session")
+def real_incus_cluster(real_incus_possible: None, lxd_reactor: IReactor, lxd_admin: KeyPair) -> Iterator[LxdCluster]:
+    """A cluster of three Incus servers, shared by the whole session."""
+    yield from _cluster(INCUS, lxd_reactor, lxd_admin)
 
 
 @pytest.fixture
-def own_cluster(real_lxd_possible: None, lxd_reactor: IReactor, lxd_admin: KeyPair) -> Iterator[LxdCluster]:
-    """A cluster of three that the test may ruin."""
-    yield from _cluster(lxd_reactor, lxd_admin)
+def fresh_incus_cluster(real_incus_cluster: LxdCluster) -> Iterator[LxdCluster]:
+    """The shared cluster of Incus, all its members in service and swept clean."""
+    yield from _swept_cluster(real_incus_cluster)
 
 
-def _cluster(reactor: IReactor, admin: KeyPair) -> Iterator[LxdCluster]:
-    cluster = LxdCluster(reactor, admin)
+def _need(flavour: Flavour) -> None:
+    reason = flavour.missing()
+    if reason is None:
+        return
+    if os.environ.get(flavour.require) == "1":
+        pytest.fail(f"{flavour.require} is set, but {reason}")
+    pytest.skip(reason)
+
+
+def _servers(flavour: Flavour, reactor: IReactor, admin: KeyPair) -> Iterator[tuple[RealLxd, ...]]:
+    with ExitStack() as stack:
+        daemons = [LxdDaemon(reactor, f"node-{number}", flavour=flavour) for number in (1, 2, 3)]
+        for daemon in daemons:
+            stack.callback(daemon.cleanup)
+        _finish(together(_start_trusting(daemon, admin) for daemon in daemons))
+        yield tuple(RealLxd(daemon, LxdDriver(daemon.url, reactor, admin, daemon.fingerprint)) for daemon in daemons)
+
+
+def _swept(servers: tuple[RealLxd, ...]) -> Iterator[tuple[RealLxd, ...]]:
+    _finish(together(_revive(real) for real in servers))
+    yield servers
+    _finish(together(real.driver.aclose() for real in servers))
+
+
+def _cluster(flavour: Flavour, reactor: IReactor, admin: KeyPair) -> Iterator[LxdCluster]:
+    cluster = LxdCluster(reactor, admin, flavour)
     try:
         _finish(cluster.start())
         yield cluster
@@ -109,13 +155,15 @@ def _cluster(reactor: IReactor, admin: KeyPair) -> Iterator[LxdCluster]:
         cluster.cleanup()
 
 
+def _swept_cluster(cluster: LxdCluster) -> Iterator[LxdCluster]:
+    _finish(cluster.reset())
+    yield cluster
+    _finish(cluster.aclose())
+
+
 def _finish(work: Coroutine[Deferred[Any], Any, None]) -> None:
     # pytest-twisted has no asynchronous fixtures that last a session.
     blockon(Deferred.fromCoroutine(work))
-
-
-def _driver(daemon: LxdDaemon, reactor: IReactor, admin: KeyPair) -> LxdDriver:
-    return LxdDriver(daemon.url, reactor, admin, daemon.fingerprint)
 
 
 async def _start_trusting(daemon: LxdDaemon, admin: KeyPair) -> None:

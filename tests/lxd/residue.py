@@ -1,7 +1,7 @@
 """What a daemon leaves behind when it dies: processes, mounts, cgroups and its directory. All of it goes at once.
 
-Everything is found by the daemon's own directory, whose random name no other daemon shares, so another LXD on the
-machine is never touched. Plain blocking code that imports nothing of ours: it runs in finalizers, when the reactor
+Everything is found by the daemon's own directory, whose random name no other daemon shares, so another LXD or Incus on
+the machine is never touched. Plain blocking code that imports nothing of ours: it runs in finalizers, when the reactor
 may be gone, and in a guard process (`python residue.py`) that outlives a killed test session just long enough to
 clean up after it.
 """
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+DAEMONS = frozenset({"lxd", "incusd"})
 CGROUPS = Path("/sys/fs/cgroup")
 LOCKS = Path("/run/lxc/lock")
 MNT_DETACH = 2
@@ -28,7 +29,7 @@ ROUND_SECONDS = 0.02
 
 
 def clean(directory: Path) -> None:
-    """End every process of the LXD in `directory`, undo its mounts, remove its cgroups and the directory."""
+    """End every process of the daemon in `directory`, undo its mounts, remove its cgroups and the directory."""
     groups: set[str] = set()
     for _ in range(ROUNDS):
         pids = processes(directory)
@@ -52,7 +53,7 @@ def clean(directory: Path) -> None:
 
 
 def processes(directory: Path) -> frozenset[int]:
-    """The living processes of the LXD in `directory`: itself, its helpers, and all that runs in its containers."""
+    """The living processes of the daemon in `directory`: itself, its helpers, and all that runs in its containers."""
     parents: dict[int, int] = {}
     found: set[int] = set()
     for pid in _pids():
@@ -80,7 +81,7 @@ def mounts(directory: Path) -> list[Path]:
 
 
 def trees(directory: Path) -> list[Path]:
-    """What the LXD in `directory` has on disk: that directory, and liblxc's locks for its containers."""
+    """What the daemon in `directory` has on disk: that directory, and liblxc's locks for its containers."""
     both = (directory, LOCKS / directory.relative_to("/"))
     return [tree for tree in both if tree.exists()]
 
@@ -144,8 +145,8 @@ def _stat(pid: int) -> tuple[str, int]:
 
 
 def _is_daemons(pid: int, directory: Path) -> bool:
-    """Tell an LXD program (daemon, monitor, helper) of this directory; not a pager that merely shows its log."""
-    if os.path.basename(os.readlink(f"/proc/{pid}/exe")).split(" ")[0] != "lxd":
+    """Tell a daemon, monitor or helper of this directory; not a pager that merely shows its log."""
+    if os.path.basename(os.readlink(f"/proc/{pid}/exe")).split(" ")[0] not in DAEMONS:
         return False
     words = b" ".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
     return os.fsencode(directory) in words
@@ -165,7 +166,7 @@ def _groups_by_name(directory: Path) -> set[str]:
 
 
 def _groups_of(pid: int) -> set[str]:
-    """The cgroups that a process really is in: where two LXD have containers of one name, one gets another."""
+    """The cgroups that a process really is in: where two daemons have containers of one name, one gets another."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
         names = {line.split(":", 2)[2].split("/")[1] for line in lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from lxdsched.limits import (
     LimitError,
     Share,
     Unlimited,
+    _existing,
     allowance_share,
     cpu_share,
     instance_share,
@@ -157,6 +159,89 @@ def test_any_set_of_pins_entitles_to_at_least_one_and_at_most_every_cpu(pins: li
         first, _, last = pin.partition("-")
         pinned |= set(range(int(first), int(last or first) + 1))
     assert share == (len(pinned & cpus) or len(cpus)) * 1000
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=30),
+    st.frozensets(st.integers(0, 300), max_size=100),
+)
+def test_the_existing_cpus_are_those_in_any_of_the_ranges(ranges: list[tuple[int, int]], cpus: frozenset[int]) -> None:
+    naive = {cpu for cpu in cpus if any(first <= cpu <= last for first, last in ranges)}
+    assert _existing(ranges, cpus) == len(naive)
+
+
+class Cpus(Collection[int]):
+    """CPUs that count how often one of them is looked for or compared with something."""
+
+    def __init__(self, count: int) -> None:
+        self.looks = 0
+        self._cpus = frozenset(Cpu(number, self._look) for number in range(count))
+
+    def __contains__(self, cpu: object) -> bool:
+        self._look()
+        return cpu in self._cpus
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._cpus)
+
+    def __len__(self) -> int:
+        return len(self._cpus)
+
+    def _look(self) -> None:
+        self.looks += 1
+        assert self.looks < 20 * len(self._cpus), "it looks at every CPU again and again"
+
+
+class Cpu(int):
+    """The number of a CPU, which tells when it is compared."""
+
+    look: Callable[[], None]
+
+    def __new__(cls, number: int, look: Callable[[], None]) -> Cpu:
+        self = super().__new__(cls, number)
+        self.look = look
+        return self
+
+    def __lt__(self, other: int) -> bool:
+        self.look()
+        return int(self) < int(other)
+
+    def __le__(self, other: int) -> bool:
+        self.look()
+        return int(self) <= int(other)
+
+    def __gt__(self, other: int) -> bool:
+        self.look()
+        return int(self) > int(other)
+
+    def __ge__(self, other: int) -> bool:
+        self.look()
+        return int(self) >= int(other)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "pinned"),
+    [
+        ([(number, 65535) for number in range(1000)], 65536),
+        ([(0, 65535)] * 1000, 65536),
+        ([(number * 60, number * 60 + 1) for number in range(1000)], 2000),
+        ([(0, number) for number in range(9999, 8999, -1)], 10000),
+        ([(0, 999_999_999)] * 600, 65536),
+        ([(number * 100, 999_999_999) for number in range(1, 600)], 65436),
+    ],
+)
+def test_the_longest_pins_do_not_look_at_every_cpu_of_a_huge_host_once_for_each_pin(
+    ranges: list[tuple[int, int]], pinned: int
+) -> None:
+    cpus = Cpus(65536)
+    assert _existing(ranges, cpus) == pinned
+    assert cpus.looks > 0
+
+
+def test_the_longest_pins_are_read_on_a_huge_host() -> None:
+    text = ",".join(f"{number}-65535" for number in range(10, 828))
+    assert 8000 < len(text) <= 8192
+    assert cpu_share(text, frozenset(range(65536))) == (65536 - 10) * 1000
 
 
 @given(st.text(st.sampled_from("0123456789,-")))
