@@ -81,8 +81,8 @@ class Churn:
             self._number += 1
             name, cores, fate = f"i{self._number}", self.random.choice((1, 1, 2)), self.random.random()
             body: dict[str, object] = {"cpu": cores, "memory": 32 * MIB}
-            # What is forgotten has a name: without, others of its size take it over, and it lasts as long as they come.
-            if fate < FORGOTTEN or self.random.random() < 0.5:
+            # What comes to nothing has a name: else another's instance takes it over, and the other's claim is left.
+            if fate < GIVEN_BACK or self.random.random() < 0.5:
                 body["instance_name"] = name
             if self.random.random() < 0.3:
                 body["request_id"] = name
@@ -95,36 +95,7 @@ class Churn:
                 self._held(claim)
                 await self._live(claim, name, fate, answer.body["reservation"]["id"])
             elif answer.body["code"] == "no_capacity":
-                before = len(self.wrong)
                 self._refused(cores, asked_at)
-                if len(self.wrong) > before and before < 3:
-                    print(answer.body, flush=True)
-                    print(
-                        [
-                            (
-                                c.host[-5:],
-                                c.cores,
-                                round(c.asked_at - self._now(), 2),
-                                c.ended_at and round(c.ended_at - self._now(), 2),
-                            )
-                            for c in self.claims
-                        ]
-                    )
-                    r = (await ask("GET", self.url + "/reservations")).body
-                    print(
-                        [
-                            (
-                                x["host"][-5:],
-                                x["cpu"],
-                                x["state"],
-                                x["instance_name"],
-                                x["created_at"][-8:],
-                                x["expires_at"][-8:],
-                                x["instance"],
-                            )
-                            for x in r["reservations"]
-                        ]
-                    )
                 await deferLater(the_reactor(), 0.05)
             else:
                 self.wrong.append(f"{answer.status} {answer.body}")

@@ -94,12 +94,10 @@ class Likeness:
 
 def _rank(entry: Entry, instance: Instance) -> int | None:
     """Say how well the looks of an instance go with a reservation: the least is the best, None is not at all."""
-    if instance.kind is not None:
-        if instance.runner is None:
-            return None
-        if entry.pool is not None and entry.pool.meets(instance.kind):
-            return 0
-    asked, counted = entry.demand.resources, instance.resources
-    if asked.cpu != counted.cpu or abs(asked.memory - counted.memory) > max(asked.memory, counted.memory) / 8:
+    if instance.kind is not None and instance.runner is None:
         return None
-    return 1 + 2 * (entry.pool is not None) + (asked.memory != counted.memory)
+    asked, counted = entry.demand.resources, instance.resources
+    alike = asked.cpu == counted.cpu and abs(asked.memory - counted.memory) <= max(asked.memory, counted.memory) / 8
+    if entry.pool is not None and instance.kind is not None and entry.pool.meets(instance.kind):
+        return 0 if alike else 1
+    return 2 + 2 * (entry.pool is not None) + (asked.memory != counted.memory) if alike else None

@@ -173,9 +173,11 @@ class Sequences(RuleBasedStateMachine):
         self.appear(host, self.gone.pop((host, label)), label)
 
     @precondition(lambda self: any(self.listed.values()))
-    @rule(data=st.data(), runner=names)
-    def an_instance_comes_to_a_runner(self, data: st.DataObject, runner: str) -> None:
+    @rule(data=st.data())
+    def an_instance_comes_to_a_runner(self, data: st.DataObject) -> None:
         host = data.draw(st.sampled_from([host for host in HOSTS if self.listed[host]]))
+        meant = [entry.demand.instance_name for entry in self.likeness.pending(host) if entry.demand.instance_name]
+        runner = data.draw(st.sampled_from(meant) if meant else names)
         now = dict(self.listed[host] or {})
         label = data.draw(st.sampled_from(sorted(now)))
         before = now[label]

@@ -162,6 +162,11 @@ def test_hosts_with_a_ready_pool_instance_of_the_kind_come_first(strategy: Strat
     assert found[1:] == [name for name in boarded.best(demand(), strategy) if name != "busy"]
 
 
+def test_a_pool_instance_that_was_seen_long_ago_is_no_reason_to_prefer_its_host() -> None:
+    boarded = Boarded(host("a", used=9), stocked(host("b", state=State.STALE), {UBUNTU: 1}))
+    assert boarded.best(demand(pool=UBUNTU)) == ["a", "b"]
+
+
 def test_among_hosts_with_a_ready_pool_instance_the_strategy_decides() -> None:
     boarded = Boarded(stocked(host("a", used=2), {UBUNTU: 5}), stocked(host("b", used=1), {UBUNTU: 1}), host("c"))
     assert boarded.best(demand(pool=UBUNTU)) == ["b", "a", "c"]
@@ -253,6 +258,22 @@ def test_a_strategy_that_raises_from_the_first_is_asked_again_by_the_next_reques
         boarded.best(strategy=moody)
     moody.raises = False
     assert boarded.best(strategy=moody) == ["a"]
+
+
+def test_a_strategy_whose_keys_have_no_order_fails_nobody_else() -> None:
+    class Unordered(Moody):
+        def key(self, view: View, demand: Demand) -> Key:
+            return (float("nan"),)  # type: ignore[return-value]
+
+    boarded = Boarded(*(host(str(number)) for number in range(9)))
+    for number in range(90):
+        boarded.best(strategy=Unordered())
+        boarded.board.show(host(str(number % 9), used=number % 7))
+        best = boarded.best()
+        assert [boarded.view(name).claimed.cpu for name in best] == sorted(
+            view.claimed.cpu for view in boarded.board.views()
+        )
+        assert sorted(boarded.best(strategy=Unordered())) == sorted(best)
 
 
 def test_the_best_is_found_in_the_views_as_they_are_shown() -> None:

@@ -102,6 +102,12 @@ def test_one_of_the_pool_that_came_to_a_runner_is_new_and_one_that_only_changed_
     assert matches(pending, now, {"a": instance()}, ()) == {}
 
 
+def test_of_a_promised_kind_the_size_tells_which() -> None:
+    pending = [reservation(1, cores=4, pool=UBUNTU), reservation(2, memory=2_000_000_000, pool=UBUNTU)]
+    assert taken(*pending, a=instance(runner="x", kind=UBUNTU)) == {"r2": "a"}
+    assert taken(*pending, a=instance(cores=8, runner="x", kind=UBUNTU)) == {"r1": "a"}
+
+
 def test_a_promised_kind_comes_before_any_size() -> None:
     pending = [reservation(1), reservation(2, cores=4, pool=DEBIAN), reservation(3, cores=4, pool=UBUNTU)]
     assert taken(*pending, a=instance(runner="x", kind=UBUNTU)) == {"r3": "a"}
