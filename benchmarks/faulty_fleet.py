@@ -73,6 +73,10 @@ def ask(connection: http.client.HTTPConnection) -> float:
     seconds = time.perf_counter() - began
     if response.status != http.client.OK:
         raise SystemExit(f"refused: {answer}")
+    connection.request(
+        "DELETE", f"/reservations/{answer['reservation']['id']}"
+    )  # else the good hosts would be full soon
+    connection.getresponse().read()
     return seconds
 
 

@@ -31,6 +31,7 @@ def test_a_reservation_says_what_was_claimed_where_for_whom_and_until_when(bench
     asked = demand(2, 2 * GIB, instance_name="job-1", request_id="r-1")
     made = caller.claim(asked, "a")
     assert (made.host, made.resources, made.instance_name, made.request_id) == ("a", TWO, "job-1", "r-1")
+    assert made.demand == asked
     assert (made.pool, made.instance, made.phase) == (None, None, Phase.PENDING)
     assert made.created_at == pytest.approx(bench.seconds(), abs=1)
     assert made.expires_at - made.created_at == LIFE

@@ -15,6 +15,7 @@ The promise cannot hold, and the model keeps out:
 - an instance that somebody makes by hand, or thaws when its own claim is long over, and that looks like one that a
   nameless answer still waits for. It takes the claim over;
 - a nameless claim that is given back though its instance was made: another's may stand in its place;
+- an instance that comes to its name only after it was shown;
 - an instance that takes more than was asked for, or is changed by hand before it was shown;
 - two instances of one name, one after the other, between two listings.
 """
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lxdsched.model import Claims, Demand, Reservation, Resources
+from lxdsched.model import Demand, Reservation, Resources
 from tests.promise.truth import Listing, TrueHost, TrueInstance, total
 
 
@@ -107,9 +108,9 @@ class HostAccount:
 
     # What should be claimed
 
-    def expected(self, now: float) -> Claims:
-        living = [each.reservation for each in self.claims if each.lives(now)]
-        return Claims(total(each.resources for each in living), tuple(each.pool for each in living if each.pool))
+    def expected(self, now: float) -> list[Reservation]:
+        """List what should be pending: the reservations whose claims should be counted."""
+        return [each.reservation for each in self.claims if each.lives(now)]
 
     def shown(self, listing: Listing, now: float) -> None:
         """Take note of a listing: each instance that it shows for the first time takes over a claim of its looks."""

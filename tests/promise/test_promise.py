@@ -56,7 +56,7 @@ class Promise(RuleBasedStateMachine):
         self.world.pass_time(LIFE)
         self.world.check()
         assert not self.world.clock.getDelayedCalls()
-        assert all(not account.expected(self.world.now).resources.cpu for account in self.world.accounts.values())
+        assert not any(account.expected(self.world.now) for account in self.world.accounts.values())
 
     def all_hosts(self) -> list[TrueHost]:
         return list(self.world.fleet.hosts.values())
@@ -159,28 +159,39 @@ class Promise(RuleBasedStateMachine):
             if chosen := self.some_instance(data, lambda _host, each: not each.frozen):
                 self.world.delete(*chosen)
 
+    @rule(name=st.sampled_from("ab"), frozen=st.booleans(), odd=st.booleans())
+    def somebody_makes_an_instance_by_hand(self, name: str, frozen: bool, odd: bool) -> None:
+        host = self.world.fleet.hosts[name]
+        if odd and sum(each.size == ODD for each in host.instances) < 2:
+            self.something_else(host)
+        elif sum(each.size == POOLED for each in host.instances) < 3:
+            self.stock(host, frozen=frozen)
+
     @rule(
         data=st.data(),
-        deed=st.sampled_from(["make", "stock", "unstock", "freeze", "freeze", "thaw", "thaw", "thaw stock", "resize"]),
-        name=st.sampled_from("ab"),
+        deed=st.sampled_from(["freeze", "freeze", "thaw", "thaw", "thaw of the pool", "delete of the pool", "resize"]),
+        heard=st.booleans(),
     )
-    def somebody_has_a_hand_in_it(self, data: st.DataObject, deed: str, name: str) -> None:
-        host = self.world.fleet.hosts[name]
-        match deed:
-            case "make" if sum(each.size == ODD for each in host.instances) < 2:
-                self.something_else(host)
-            case "stock" if sum(each.size == POOLED for each in host.instances) < 3:
-                self.stock(host, frozen=data.draw(st.booleans()))
-            case "freeze" if chosen := self.some_instance(data, lambda _host, each: not each.frozen):
-                self.world.freeze(chosen[1])
-            case "thaw" if chosen := self.some_instance(data, lambda _host, each: each.frozen and not each.ready):
-                self.world.thaw(*chosen)
-            case "resize" if chosen := self.some_instance(data, self.was_shown):
-                self.world.resize(*chosen, ODD)
-            case "unstock" if chosen := self.some_instance(data, lambda _host, each: each.ready):
-                self.world.delete(*chosen)
-            case "thaw stock" if chosen := self.some_instance(data, lambda _host, each: each.ready):
-                self.world.thaw(*chosen)
+    def somebody_has_a_hand_in_an_instance(self, data: st.DataObject, deed: str, heard: bool) -> None:
+        wanted: Callable[[TrueHost, TrueInstance], bool] = {
+            "freeze": lambda host, each: not each.frozen and (heard or self.was_shown(host, each)),
+            "thaw": lambda _host, each: each.frozen and not each.ready,
+            "resize": self.was_shown,
+        }.get(deed, lambda _host, each: each.ready)
+        chosen = self.some_instance(data, wanted)
+        if chosen is None:
+            return
+        host, instance = chosen
+        if deed == "freeze":
+            self.world.freeze(instance)
+        elif deed.startswith("thaw"):
+            self.world.thaw(host, instance)
+        elif deed.startswith("delete"):
+            self.world.delete(host, instance)
+        else:
+            self.world.resize(host, instance, ODD)
+        if heard:
+            self.world.tell(host)
 
     def was_shown(self, host: TrueHost, instance: TrueInstance) -> bool:
         return instance in self.world.accounts[host.name].first_shown

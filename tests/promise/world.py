@@ -10,12 +10,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from lxdsched.ledger.memory import MemoryLedger
-from lxdsched.model import Demand, Placement, Refusal, Resources
+from lxdsched.model import Demand, Phase, Placement, Refusal, Resources
 from lxdsched.scheduler import RepeatedRequestError, Scheduler
 from lxdsched.strategies import BUILT_IN
 from tests.ledger.bench import at_once
 from tests.promise.account import Answer, HostAccount
-from tests.promise.truth import SimulatedFleet, TrueHost, TrueInstance
+from tests.promise.truth import SimulatedFleet, TrueHost, TrueInstance, total
 
 LIFE = 20.0
 """Seconds for which an answer's capacity is kept."""
@@ -195,15 +195,16 @@ class World:
 
     def check(self) -> None:
         """Hold everything against the promise."""
+        pending = [each for each in at_once(self.ledger.reservations()) if each.phase is Phase.PENDING]
         for view in self.scheduler.snapshot():
             account = self.accounts[view.host]
             account.check(self.now)
             expected = account.expected(self.now)
-            claims = self.ledger.claims(view.host)
-            assert claims.resources == expected.resources == view.reserved
-            assert sorted(claims.pools, key=str) == sorted(expected.pools, key=str)
+            assert [each for each in pending if each.host == view.host] == expected
+            assert view.reserved == total(each.resources for each in expected)
+            assert view.claims.pools == tuple(each.pool for each in expected if each.pool)
             listed = account.host.shown.allocation.resources if account.host.shown else Resources()
-            assert view.claimed == listed + expected.resources, "a claim is counted beside its own instance"
+            assert view.claimed == listed + view.reserved, "a claim is counted beside its own instance"
 
 
 def _gone(failure: Failure) -> None:

@@ -70,6 +70,28 @@ def test_a_request_that_is_repeated_while_the_first_still_waits_claims_once() ->
     assert scheduled.reserved() == {"a": 2000}
 
 
+def test_a_request_that_is_repeated_while_the_first_takes_the_last_room_gets_its_answer() -> None:
+    scheduled = Scheduled(host("a", cores=2))
+    waiting: Deferred[None] = Deferred()
+    scheduled.fleet.refreshing = lambda: waiting
+    answers: list[Placement | Refusal] = []
+    asking = scheduled.scheduler.schedule(demand(request_id="r-1"))
+    Deferred.fromCoroutine(asking).addCallback(answers.append)
+    scheduled.fleet.refreshing = lambda: None
+    first = scheduled.placed(demand(request_id="r-1"))
+    waiting.callback(None)
+    (second,) = answers
+    assert isinstance(second, Placement)
+    assert second.reservation == first.reservation
+
+
+def test_a_request_that_is_repeated_for_fewer_hosts_gets_its_answer_where_that_is_one_of_them() -> None:
+    scheduled = Scheduled(host("a"), host("b", used=1), host("c", used=2))
+    first = scheduled.placed(demand(request_id="r-1"))
+    again = scheduled.placed(demand(request_id="r-1", targets=frozenset({"a", "c"})))
+    assert (again.reservation, again.alternates) == (first.reservation, ("c",))
+
+
 def test_a_request_that_is_repeated_when_its_host_is_gone_gets_its_answer() -> None:
     scheduled = Scheduled(host("a"))
     at_once(scheduled.ledger.reserve(demand(request_id="r-1"), [Candidate("b", Resources(9000, 9 * GIB))]))
@@ -84,6 +106,8 @@ def test_a_request_that_is_repeated_when_its_host_is_gone_gets_its_answer() -> N
         demand(2, 3, request_id="r-1"),
         demand(request_id="r-1", instance_name="job"),
         demand(request_id="r-1", targets=frozenset({"b"})),
+        demand(request_id="r-1", architecture="x86_64"),
+        demand(request_id="r-1", pool=UBUNTU),
     ],
 )
 def test_the_key_of_a_request_that_lives_cannot_be_used_for_another_demand(other: Demand) -> None:
