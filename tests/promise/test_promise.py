@@ -29,7 +29,7 @@ KIND = Kind("pooled", "ubuntu")
 
 def hosts() -> list[TrueHost]:
     return [
-        TrueHost(name, Resources(cores * 1000, memory * GIB)) for name, cores, memory in (("a", 8, 32), ("b", 6, 16))
+        TrueHost(name, Resources(cores * 1000, memory * GIB)) for name, cores, memory in (("a", 12, 48), ("b", 4, 16))
     ]
 
 
@@ -192,6 +192,17 @@ class Promise(RuleBasedStateMachine):
             self.world.resize(host, instance, ODD)
         if heard:
             self.world.tell(host)
+
+    @rule(data=st.data(), heard=st.booleans(), heard_again=st.booleans())
+    def somebody_freezes_an_instance_for_a_moment(self, data: st.DataObject, heard: bool, heard_again: bool) -> None:
+        if chosen := self.some_instance(data, lambda host, each: not each.frozen and self.was_shown(host, each)):
+            host, instance = chosen
+            self.world.freeze(instance)
+            if heard:
+                self.world.tell(host)
+            self.world.thaw(host, instance)
+            if heard_again:
+                self.world.tell(host)
 
     def was_shown(self, host: TrueHost, instance: TrueInstance) -> bool:
         return instance in self.world.accounts[host.name].first_shown
