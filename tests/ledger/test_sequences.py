@@ -120,10 +120,13 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 20, int(LIFE) - 1, int(LIFE)]))
     def time_passes(self, seconds: int) -> None:
+        before = {host: self.likeness.claims(host) for host in HOSTS}
+        alive = {entry.id for entry in self.likeness.entries}
         self.bench.advance(seconds)
-        before = {entry.id for entry in self.likeness.entries}
+        told = set(self.told)  # by itself, before anybody has asked
         self.likeness.expire(self.bench.seconds())
-        self.ended += before - {entry.id for entry in self.likeness.entries}
+        self.ended += alive - {entry.id for entry in self.likeness.entries}
+        assert told == {host for host in HOSTS if self.likeness.claims(host) != before[host]}
 
     # What hosts list
 
@@ -177,7 +180,7 @@ class Sequences(RuleBasedStateMachine):
     def an_instance_comes_to_a_runner(self, data: st.DataObject) -> None:
         host = data.draw(st.sampled_from([host for host in HOSTS if self.listed[host]]))
         meant = [entry.demand.instance_name for entry in self.likeness.pending(host) if entry.demand.instance_name]
-        runner = data.draw(st.sampled_from(meant) if meant else names)
+        runner = data.draw(st.sampled_from([*meant, "somebody"]))
         now = dict(self.listed[host] or {})
         label = data.draw(st.sampled_from(sorted(now)))
         before = now[label]

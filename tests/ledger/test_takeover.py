@@ -126,6 +126,29 @@ def test_one_instance_takes_over_one_reservation(caller: Caller) -> None:
     assert caller.claimed() == TWO + TWO
 
 
+def test_several_that_are_seen_at_once_take_over_one_each(caller: Caller) -> None:
+    for name in (None, None, "job-1", "job-1"):
+        caller.claim(demand(2, 2 * GIB, instance_name=name))
+    now = {"x/a": instance("a"), "x/job-1": instance("job-1"), "x/b": instance("b"), "y/job-1": instance("job-1")}
+    caller.list(**now)
+    assert list(caller.takers().values()) == ["x/a", "x/b", "x/job-1", "y/job-1"]
+
+
+def test_one_that_has_taken_over_takes_over_no_other_for_a_name_that_it_comes_to(caller: Caller) -> None:
+    nameless = caller.claim(demand(2, 2 * GIB))
+    named = caller.claim(demand(2, 2 * GIB, instance_name="runner-1"))
+    caller.list(label=instance("any"))
+    caller.list(label=instance("any", runner="runner-1"))
+    assert caller.takers() == {nameless.id: "label", named.id: None}
+
+
+def test_one_that_counted_before_is_known_by_its_new_runner_alone(caller: Caller) -> None:
+    caller.list(label=instance("any"))
+    caller.claim(demand(2, 2 * GIB))
+    caller.list(label=instance("any", runner="somebody"))
+    assert caller.claimed() == TWO
+
+
 def test_an_instance_that_counted_before_takes_over_nothing(caller: Caller) -> None:
     caller.list(label=instance("any"))
     caller.claim(demand(2, 2 * GIB))
@@ -165,6 +188,22 @@ def test_another_instance_of_a_name_takes_over_another_reservation(caller: Calle
     caller.list(label=instance("job-1"))
     assert caller.bench.ledger.claims("a") == NO_CLAIMS
     assert list(caller.takers().values()) == ["label", "label"]
+
+
+def test_the_end_of_an_earlier_one_of_its_name_does_not_make_an_instance_free_again(
+    bench: Bench, caller: Caller
+) -> None:
+    first = caller.claim(demand(2, 2 * GIB, instance_name="job-1"))
+    caller.list(label=instance("job-1"))
+    caller.list()
+    bench.advance(1)
+    caller.claim(demand(2, 2 * GIB, instance_name="job-1"))
+    caller.list(label=instance("job-1"))
+    assert caller.release(first)
+    caller.claim(demand(2, 2 * GIB))
+    caller.list()
+    caller.list(label=instance("job-1"))
+    assert caller.claimed() == TWO
 
 
 def test_what_becomes_of_its_instance_does_not_matter_to_a_reservation_that_was_taken_over(

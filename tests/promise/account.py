@@ -92,6 +92,9 @@ class HostAccount:
         """Book an answer: it must fit beside all that it could be known to stand beside."""
         self.answers.append(answer)
         self.claims.append(answer)
+        if answer.reservation.pool is not None:
+            promised = [each for each in self.expected(now) if each.pool == answer.reservation.pool]
+            assert self.host.ready(answer.reservation.pool) >= len(promised), "one of the pool was promised twice"
         load, most = self.load(now), self.host.size + self.unseen(now)
         assert most.covers(load), f"{self.host.name} was given away twice: {load} of {most}"
         self.excuse(now)

@@ -94,6 +94,10 @@ class TrueHost:
         """Tell whether an instance counts in what was shown last."""
         return self.shown is not None and instance in self.shown.counted
 
+    def ready(self, kind: Kind) -> int:
+        """Count the pool instances of a kind that waited for a job when the host was last shown."""
+        return 0 if self.shown is None else self.shown.allocation.ready.get(kind, 0)
+
     def settled(self, instance: TrueInstance) -> bool:
         """Tell whether an instance that counts does so in what was shown last and in all that is under way."""
         return self.shows(instance) and all(instance in listing.counted for listing in self.under_way)
