@@ -130,7 +130,7 @@ def test_several_that_are_seen_at_once_take_over_one_each(caller: Caller) -> Non
     for name in (None, None, "job-1", "job-1"):
         caller.claim(demand(2, 2 * GIB, instance_name=name))
     now = {"x/a": instance("a"), "x/job-1": instance("job-1"), "x/b": instance("b"), "y/job-1": instance("job-1")}
-    caller.list(**now)
+    caller.bench.ledger.sight("a", now, {})
     assert list(caller.takers().values()) == ["x/a", "x/b", "x/job-1", "y/job-1"]
 
 
