@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 
 # What the tests want of Debian 12, beside make itself.
-PACKAGES := busybox-static ca-certificates curl git iproute2 lxd lxd-client openssl python3 python3-venv
+PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client openssl python3 python3-venv \
+	redis-sentinel redis-server
 
 .PHONY: help install run test check deps lock changelog clean
 

@@ -16,7 +16,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("lxdsched")
 
-pytest_plugins = ["tests.lxd.fixtures"]
+pytest_plugins = ["tests.lxd.fixtures", "tests.redis.fixtures"]
 
 
 class Logged(list[LogEvent]):

@@ -11,13 +11,13 @@ from twisted.internet.task import deferLater
 
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
-from lxdsched.fleet.tls import Identity, Pinned, Trust
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Demand, Placement, Refusal, Resources, State, View
 from lxdsched.sandbox.certs import KeyPair
 from lxdsched.scheduler import Scheduler
 from lxdsched.service import Reactor, build_fleet
 from lxdsched.strategies import BUILT_IN
+from lxdsched.tls import Identity, Pinned, Trust
 
 GIB = 1024**3
 

@@ -14,7 +14,7 @@ from OpenSSL import SSL
 
 from lxdsched.config.values import Fault, integer, size
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings
-from lxdsched.fleet.tls import (
+from lxdsched.tls import (
     Authority,
     FirstUse,
     HostPolicy,
@@ -146,17 +146,9 @@ class HostReader:
         key = self._file(f"{where}.client_key", key_path)
         if certificate is None or key is None:
             return None
-        try:
-            identity = read_identity(certificate, key)
-            HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
-        except SSL.Error as error:
-            why = ", ".join(entry[-1] for entry in error.args[0])
-            self.faults.append(f"{where}.client_cert: {certificate_path}: OpenSSL refuses it: {why}")
-            return None
-        except IdentityError as error:
-            self.faults.append(f"{where}.client_cert: {certificate_path} with {key_path}: {error}")
-            return None
-        return identity
+        return self._value(
+            f"{where}.client_cert", lambda _: read_pair(certificate_path, certificate, key_path, key), certificate_path
+        )
 
     def _trust(self, where: str, entry: Mapping[str, object]) -> Trust | None:
         ways = [key for key in ("server_cert", "fingerprint", "ca") if key in entry]
@@ -193,6 +185,19 @@ class HostReader:
         return content
 
 
+def read_pair(certificate_path: str, certificate: bytes, key_path: str, key: bytes) -> Identity:
+    """Read a certificate and its key, as we come with them. Fault when they cannot be used."""
+    try:
+        identity = read_identity(certificate, key)
+        HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
+    except SSL.Error as error:
+        why = ", ".join(entry[-1] for entry in error.args[0])
+        raise Fault(f"{certificate_path}: OpenSSL refuses it: {why}") from None
+    except IdentityError as error:
+        raise Fault(f"{certificate_path} with {key_path}: {error}") from None
+    return identity
+
+
 def address(host: str) -> str:
     """Turn a configured host into the URL of its API.
 
@@ -212,18 +217,22 @@ def address(host: str) -> str:
         raise Fault(f"{host!r}: there is no port 0")
     if port is None:
         port = HTTPS_PORT if "://" in host else LXD_PORT
-    return f"https://{_name(host, name)}:{port}"
+    try:
+        return f"https://{host_name(name)}:{port}"
+    except Fault as fault:
+        raise Fault(f"{host!r} holds {fault}") from None
 
 
-def _name(host: str, name: str) -> str:
+def host_name(name: str) -> str:
+    """Return the name of a host as it is looked up: in ASCII, or an IPv6 address in brackets."""
     try:
         if ":" in name and "%" not in name:
             return f"[{IPv6Address(name)}]"
         name = name.encode("idna").decode()
     except ValueError as error:  # UnicodeError is one
-        raise Fault(f"{host!r} holds a name that no host can have ({error})") from None
+        raise Fault(f"a name that no host can have ({error})") from None
     if not _NAME.match(name):
-        raise Fault(f"{host!r} holds a name that no host can have")
+        raise Fault("a name that no host can have")
     return name
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 
 from lxdsched.config.hosts import Defaults, HostReader
+from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
+from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -44,7 +46,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs."""
+    """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
+
+    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
+    """
 
     hosts: tuple[HostSettings, ...]
     port: int
@@ -57,6 +62,8 @@ class Config:
     stop_timeout: float
     log_level: str
     log_format: str
+    redis: RedisSettings | None = None
+    on_ledger_failure: str = "answer"
     warnings: tuple[str, ...] = ()
 
 
@@ -83,6 +90,8 @@ class _Loader:
         for name in ("strategy", "allow_strategies"):
             self._check_strategies(given[name][0], values[name])
         hosts = self._hosts(*given["hosts"], values)
+        sources = {name: source for name, (source, _) in given.items()}
+        redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
@@ -110,6 +119,8 @@ class _Loader:
             stop_timeout=values["stop_timeout"],
             log_level=values["log_level"],
             log_format=values["log_format"],
+            redis=redis,
+            on_ledger_failure=values["on_ledger_failure"],
             warnings=tuple(self._strays()),
         )
 

@@ -101,6 +101,13 @@ def text(value: object) -> str:
     return value
 
 
+def key_prefix(value: object) -> str:
+    """Read what keys in Redis begin with: braces decide where a cluster keeps a key, and are ours to set."""
+    if any(character in "{}" or not character.isprintable() for character in text(value)):
+        raise Fault(f"is {value!r}: braces and control characters are not allowed")
+    return text(value)
+
+
 def interface(value: object) -> str:
     """Read the IP address of a network interface."""
     try:

@@ -33,11 +33,11 @@ from lxdsched.fleet import counting, payloads
 from lxdsched.fleet.connections import AnswerTooLong, Connections
 from lxdsched.fleet.drain import drain_by_cluster, drain_by_config
 from lxdsched.fleet.events import Event, EventStream, Rejected, open_stream
-from lxdsched.fleet.names import NamedEndpoint, Names, endpoint_at
 from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Member, OddRow, Row, Server
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings, Patience
-from lxdsched.fleet.tls import CertificateRefused, HostPolicy, Trust
 from lxdsched.model import Capacity, State
+from lxdsched.names import NamedEndpoint, Names, endpoint_at
+from lxdsched.tls import CertificateRefused, HostPolicy, Trust
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from twisted.web.client import URI
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from lxdsched.fleet.tls import HostPolicy
+from lxdsched.tls import HostPolicy
 
 MOST_HEADERS = 64 * 1024
 """Bytes that the headers of an answer may have."""

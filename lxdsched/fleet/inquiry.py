@@ -29,6 +29,7 @@ class Inquiry:
         self.drained: str | None = None
         self.allocation = Allocation()
         self.observed_at: float | None = None
+        self.asked_at = 0.0  # when the listing of which that is the time was asked for
         self._host = host
         self._client = client
         self._clock = clock
@@ -104,6 +105,7 @@ class Inquiry:
 
     async def _list(self, *, described: bool) -> None:
         self._greeted = described  # a moment ago
+        asked_at = self._clock.seconds()
         try:
             with alarm(self._clock, self._patience.question / 2, self._greet):
                 rows, odd = await self._client.instances()
@@ -120,6 +122,7 @@ class Inquiry:
         if allocation != self.allocation or self.observed_at is None:
             self.allocation = allocation
         self.observed_at = self._clock.seconds()
+        self.asked_at = asked_at
 
     def _greet(self) -> None:
         # The listing takes long. Whether the host is gone or only cannot list decides what its last view is worth.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lxdsched.fleet.tls import Identity, Trust
 from lxdsched.limits import Unlimited
+from lxdsched.tls import Identity, Trust
 
 HTTPS_PORT = 443
 """Where a URL without a port leads."""

@@ -22,6 +22,7 @@ def look(
         capacity=inquiry.capacity,
         allocation=inquiry.allocation,
         observed_at=inquiry.observed_at,
+        asked_at=inquiry.asked_at,
     )
 
 

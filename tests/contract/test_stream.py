@@ -14,10 +14,10 @@ from twisted.internet.task import deferLater
 
 from lxdsched.fleet.client import HostClient, HostError
 from lxdsched.fleet.events import Event
-from lxdsched.fleet.names import Names
 from lxdsched.fleet.settings import Patience
 from lxdsched.fleet.subscription import Subscription
 from lxdsched.model import State
+from lxdsched.names import Names
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from tests.contract.conftest import Lxd
 from tests.lxd.fixtures import RealLxd

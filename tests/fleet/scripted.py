@@ -20,8 +20,8 @@ from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
 from lxdsched.fleet.payloads import OddRow, Row
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
-from lxdsched.fleet.tls import Identity
 from lxdsched.model import Capacity, InstanceType, Resources, State
+from lxdsched.tls import Identity
 from tests.support import GIB
 
 T = TypeVar("T")

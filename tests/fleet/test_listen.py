@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 
 from lxdsched.fleet.client import HostClient, HostError
 from lxdsched.fleet.events import Event
-from lxdsched.fleet.names import Names
 from lxdsched.fleet.settings import Patience
-from lxdsched.fleet.tls import FirstUse, Trust
 from lxdsched.model import State
+from lxdsched.names import Names
 from lxdsched.sandbox.certs import KeyPair
+from lxdsched.tls import FirstUse, Trust
 from tests.fleet.streams import CREATED, EVENT, Answer, Page, StreamServer
 from tests.support import eventually, host_settings, pinned, the_reactor
 

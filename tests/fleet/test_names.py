@@ -11,7 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import UnknownHostError
 
-from lxdsched.fleet.names import Names
+from lxdsched.names import Names
 from lxdsched.sandbox.certs import KeyPair
 from tests.fleet.conftest import MakeServer
 from tests.support import ANSWERING, BRISK, eventually, host_settings, pinned, running_fleet, the_reactor
@@ -100,7 +100,7 @@ async def test_a_thread_that_cannot_be_had_costs_one_look_up_alone(monkeypatch: 
             raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patched:
-        patched.setattr("lxdsched.fleet.names.Thread", NoThread)
+        patched.setattr("lxdsched.names.Thread", NoThread)
         with pytest.raises(UnknownHostError, match="can't start new thread"):
             await names.look_up("localhost")
     assert await names.look_up("localhost")

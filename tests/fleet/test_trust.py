@@ -8,10 +8,10 @@ import pytest
 import pytest_twisted
 from twisted.logger import LogLevel
 
-from lxdsched.fleet.tls import Authority, FirstUse, IdentityError, read_fingerprint
 from lxdsched.model import State, View
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
 from lxdsched.sandbox.server import SandboxServer
+from lxdsched.tls import Authority, FirstUse, IdentityError, read_fingerprint
 from tests.conftest import Logged
 from tests.fleet.conftest import MakeServer
 from tests.support import ANSWERING, host_settings, only_view, pinned, running_fleet

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lxdsched.config import SETTINGS, ConfigError
-from lxdsched.fleet.tls import Authority, Pinned
 from lxdsched.sandbox.certs import KeyPair
+from lxdsched.tls import Authority, Pinned
 from tests.unit.conftest import configure, faults
 
 GIB = 1024**3

@@ -1,4 +1,4 @@
-"""Whom we trust on the other side of a connection, and as whom we come.
+"""Whom we trust on the other side of a connection, and as whom we come: towards the LXD hosts, and towards Redis.
 
 LXD's server certificates are self-signed leaves whose names rarely match, so they are pinned, as LXD's own clients do
 it. The check runs inside the handshake, before our client certificate is sent. Where a CA is configured, the chain
@@ -48,7 +48,7 @@ _OPENSSL_REASONS = {
 
 
 class CertificateRefused(SSL.Error):  # an SSL.Error, so that the TLS layer hands it on as the reason
-    """The host's certificate is not one we trust. The message says why, and shows its fingerprint."""
+    """The certificate that was shown is not one we trust. The message says why, and shows its fingerprint."""
 
     def __init__(self, message: str) -> None:
         # The form of OpenSSL's error queue, which the TLS layer looks into.
@@ -201,6 +201,17 @@ class Authority:
         """Nothing is remembered."""
 
 
+@dataclass(frozen=True, slots=True)
+class SystemAuthority(Authority):
+    """Trust in what the machine's own CAs issued, if a subjectAltName matches the name or address."""
+
+    certificates: tuple[x509.Certificate, ...] = ()
+
+    def prepare(self, context: SSL.Context) -> None:
+        """Let OpenSSL look where the system has its CAs."""
+        context.set_default_verify_paths()
+
+
 class FirstUse:
     """Trust in the first certificate that a host proves to own, and from then on in that one alone.
 
@@ -234,15 +245,18 @@ class FirstUse:
 
 @implementer(IPolicyForHTTPS, IOpenSSLClientConnectionCreator)
 class HostPolicy:
-    """The TLS policy towards one host: TLS 1.3, our identity, its trust. Built once per host."""
+    """The TLS policy towards one host: our identity, where it wants one, and its trust. Built once per host.
 
-    def __init__(self, identity: Identity, trust: Trust, name: str) -> None:
+    LXD has TLS 1.3; with `older`, TLS 1.2 will do.
+    """
+
+    def __init__(self, identity: Identity | None, trust: Trust, name: str, *, older: bool = False) -> None:
         self._trust = trust
         self._name = name
         options = CertificateOptions(
-            privateKey=identity.key,  # type: ignore[arg-type]  # it takes cryptography's own, its hints are older
-            certificate=identity.certificate,  # type: ignore[arg-type]
-            raiseMinimumTo=TLSVersion.TLSv1_3,
+            privateKey=identity and identity.key,  # type: ignore[arg-type]  # it takes cryptography's own, its hints are older
+            certificate=identity and identity.certificate,  # type: ignore[arg-type]
+            raiseMinimumTo=TLSVersion.TLSv1_2 if older else TLSVersion.TLSv1_3,
         )
         self._context = options.getContext()
         trust.prepare(self._context)

@@ -1,0 +1,1 @@
+"""Real Redis servers and Sentinels, and the tests of what speaks with them."""
