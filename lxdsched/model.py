@@ -224,9 +224,9 @@ class View:
     """What we know of one host at one moment.
 
     `host` is the configured string, its identity. `capacity` is None until the host has told it once. `observed_at`
-    is when the instances were listed, None when never. `reason` says in a sentence why `state` is not plainly good.
-    `claimed`, allocated or reserved, is not to be given away again; `free` may be, and is negative on a host that
-    carries more than its capacity.
+    is when the instances were listed, None when never, and `asked_at` when that listing was asked for. `reason` says
+    in a sentence why `state` is not plainly good. `claimed`, allocated or reserved, is not to be given away again;
+    `free` may be, and is negative on a host that carries more than its capacity.
     """
 
     host: str
@@ -236,6 +236,7 @@ class View:
     allocation: Allocation = Allocation()
     claims: Claims = NO_CLAIMS
     observed_at: float | None = None
+    asked_at: float = 0.0
     claimed: Resources = field(init=False)
     free: Resources = field(init=False)
 

@@ -15,8 +15,6 @@ from lxdsched.strategies import Strategy
 
 MOST_ALTERNATES = 5
 """How many alternates an answer names at most: the next best, not the rest of the fleet."""
-MOST_ROUNDS = 10
-"""How often a demand is ranked anew because others claimed what was chosen, before it is refused."""
 
 
 class Fleet(Protocol):
@@ -61,29 +59,28 @@ class Scheduler:
         """Choose the host for this demand and claim it; in a dry run, choose and explain alone.
 
         Raises UnknownStrategyError for a strategy that is not allowed, RepeatedRequestError for a `request_id` that
-        was used for another demand. On fresh views it waits for nothing but the ledger; else for the slowest host
-        that is in the running, and at most one host's deadline.
+        was used for another demand, and the ledger's LedgerUnavailableError. On fresh views it waits for nothing but
+        the ledger; else for the slowest host that is in the running, and at most one host's deadline.
         """
         chosen = self._strategy(strategy)
-        if not dry_run and (known := await self._known(demand)) is not None:
+        if not dry_run and (known := self._known(demand)) is not None:
             return known
         await self._fleet.refresh(demand.targets)
-        for _ in range(MOST_ROUNDS):
+        if dry_run:
+            await self._ledger.refresh()
             best = self._board.best(demand, chosen, 1 + MOST_ALTERNATES)
-            if not best:
-                break
-            if dry_run:
-                return self._tried(demand, best)
-            made = await self._ledger.reserve(demand, [_candidate(view, demand) for view in best])
-            if made is not None:
-                return self._placement(made, demand)
-        if not dry_run and (known := await self._known(demand)) is not None:
-            return known  # the same request has meanwhile got the last room that there was
-        return refuse(self._board.views(demand.targets), demand)
+            return self._tried(demand, best) if best else self._refusal(demand)
+
+        def rank() -> Sequence[Candidate]:
+            return [_candidate(view, demand) for view in self._board.best(demand, chosen, 1 + MOST_ALTERNATES)]
+
+        made = await self._ledger.reserve(demand, rank)
+        return self._refusal(demand) if made is None else self._placement(made, demand)
 
     async def survey(self) -> Sequence[View]:
         """Say what is known of every host after bringing it up to date, reservations included."""
         await self._fleet.refresh()
+        await self._ledger.refresh()
         return self._board.views()
 
     def snapshot(self) -> Sequence[View]:
@@ -93,15 +90,18 @@ class Scheduler:
     def _show(self, view: View) -> None:
         before = self._shown.get(view.host)
         self._shown[view.host] = view
-        if before is None or before.allocation is not view.allocation:
+        if before is None or before.allocation is not view.allocation or before.asked_at != view.asked_at:
             members = None if before is None or before.observed_at is None else before.allocation.members
-            self._ledger.sight(view.host, view.allocation.members, members)
+            self._ledger.sight(view.host, view.allocation.members, members, view.asked_at)
         self._board.show(view)
 
-    async def _known(self, demand: Demand) -> Placement | None:
+    def _refusal(self, demand: Demand) -> Refusal:
+        return refuse(self._board.views(demand.targets), demand)
+
+    def _known(self, demand: Demand) -> Placement | None:
         if demand.request_id is None:
             return None
-        made = await self._ledger.find(demand.request_id)
+        made = self._ledger.find(demand.request_id)
         return None if made is None else self._placement(made, demand)
 
     def _placement(self, made: Reservation, demand: Demand) -> Placement:

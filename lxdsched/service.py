@@ -6,7 +6,9 @@ import gc
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from ipaddress import ip_address
+from os import getpid
 from random import Random, SystemRandom
+from socket import gethostname
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -23,13 +25,15 @@ from lxdsched.fleet.client import HostClient
 from lxdsched.fleet.contacts import Contacts
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
-from lxdsched.fleet.names import Names
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
-from lxdsched.fleet.tls import FirstUse
 from lxdsched.ledger.book import Ledger
+from lxdsched.ledger.link import Link
 from lxdsched.ledger.memory import MemoryLedger
+from lxdsched.ledger.redis import RedisLedger, script
+from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
+from lxdsched.tls import FirstUse
 from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
 
@@ -93,6 +97,7 @@ class Daemon(Service):
             address=f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}",
             hosts=len(self._config.hosts),
             strategy=self._config.strategy,
+            **({} if self._config.redis is None else {"redis": self._config.redis.shown}),
         )
         if not ip_address(host).is_loopback:
             self._log.warn(
@@ -100,6 +105,7 @@ class Daemon(Service):
                 interface=host,
                 port=self.port,
             )
+        self._ledger.start()
         self._fleet.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
         gc.collect()
@@ -144,10 +150,27 @@ def build(
     random = SystemRandom()
     fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
     allowed = {name: strategies[name] for name in config.allow_strategies}
-    ledger = MemoryLedger(reactor, config.reservation_ttl)
+    ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
-    api = Api(scheduler, ledger, lambda: fleet.asked, reactor.seconds, wall)
+    api = Api(scheduler, ledger, lambda: fleet.asked and ledger.settled, reactor.seconds, wall)
     return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
+
+
+def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
+    """Put the ledger together: one that is shared where there is a Redis, else one of this process alone."""
+    settings = config.redis
+    if settings is None:
+        return MemoryLedger(reactor, config.reservation_ttl)
+    return RedisLedger(
+        reactor,
+        config.reservation_ttl,
+        partial(Link, reactor, reactor, settings, script()),
+        prefix=settings.prefix,
+        patience=settings.timeout,
+        refuse=config.on_ledger_failure == "refuse",
+        by=f"{gethostname()}:{getpid()}",
+        random=random,
+    )
 
 
 def build_fleet(

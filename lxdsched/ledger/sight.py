@@ -18,6 +18,15 @@ _LIKENESS = 8
 instance 2GiB; with TiB the two are a tenth apart."""
 
 
+def news(now: Mapping[str, Instance], before: Mapping[str, Instance] | None) -> bool:
+    """Tell whether any instance has newly come to count, or to its runner."""
+    if before is None:
+        return bool(now)
+    if now is before:
+        return False
+    return any((earlier := before.get(label)) is None or earlier.runner != each.runner for label, each in now.items())
+
+
 def matches(
     pending: Sequence[Reservation],
     now: Mapping[str, Instance],

@@ -66,8 +66,11 @@ def placement(placed: Placement, demand: Demand, now: Moment) -> dict[str, Any]:
     return answer
 
 
-def refusal(refused: Refusal, ignored: Sequence[str]) -> ApiError:
-    """Say that no host was found, and why each was left out; and which fields of the request did not count."""
+def refusal(refused: Refusal, ignored: Sequence[str], *, degraded: bool) -> ApiError:
+    """Say that no host was found, and why each was left out; and which fields of the request did not count.
+
+    `degraded` tells that it was not known what other replicas have claimed.
+    """
     code = refused.code
     return ApiError(
         _STATUS[code],
@@ -77,7 +80,8 @@ def refusal(refused: Refusal, ignored: Sequence[str]) -> ApiError:
             "summary": summary(len(refused.excluded), 0, refused.excluded),
             "hosts": _exclusions(refused.excluded),
         }
-        | ({"ignored_fields": list(ignored)} if ignored else {}),
+        | ({"ignored_fields": list(ignored)} if ignored else {})
+        | ({"degraded": True} if degraded else {}),
         headers={"Retry-After": _RETRY_AFTER[code]} if code in _RETRY_AFTER else {},
     )
 

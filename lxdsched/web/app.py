@@ -13,10 +13,11 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from lxdsched.ledger.book import LedgerUnavailableError
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
-from lxdsched.web.errors import ApiError, internal_error, invalid_request
+from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
 
@@ -40,6 +41,14 @@ class Scheduler(Protocol):
 
 class Ledger(Protocol):
     """Keeps what was claimed."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether what other replicas claim is not known at the moment."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything may be claimed at the moment."""
 
     async def reservations(self) -> Sequence[Reservation]:
         """List the living reservations."""
@@ -101,8 +110,13 @@ class Api:
             raise invalid_request(f"strategy: {error}") from None
         except RepeatedRequestError as error:
             raise ApiError(409, "request_id_reused", f"request_id: {error}") from None
+        except LedgerUnavailableError as error:
+            raise ledger_unavailable(str(error)) from None
+        degraded = self._ledger.degraded
+        if degraded:
+            request.notes.update(degraded=True)
         if isinstance(decided, Refusal):
-            refused = answers.refusal(decided, asked.ignored)
+            refused = answers.refusal(decided, asked.ignored, degraded=degraded)
             request.notes.update(summary=refused.more["summary"])
             raise refused
         request.notes.update(host=decided.view.host)
@@ -111,26 +125,30 @@ class Api:
         answer = answers.placement(decided, asked.demand, self._now())
         if asked.ignored:
             answer["ignored_fields"] = list(asked.ignored)
-        return answer
+        return self._own_up(answer)
 
     @_app.route("/hosts", methods=["GET"])
     @_json
     async def hosts(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002  # Klein's form
         """Show every host as a request would see it now."""
-        return answers.hosts(await self._scheduler.survey(), self._now())
+        return self._own_up(answers.hosts(await self._scheduler.survey(), self._now()))
 
     @_app.route("/reservations", methods=["GET"])
     @_json
     async def reservations(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Show what answers have claimed."""
-        return answers.reservations(await self._ledger.reservations(), self._now())
+        return self._own_up(answers.reservations(await self._ledger.reservations(), self._now()))
 
     @_app.route("/reservations/<reservation_id>", methods=["DELETE"])
     @_json
     async def release(self, request: BoundedRequest, reservation_id: str) -> None:
         """Give back what an answer has claimed."""
         request.notes.update(reservation=reservation_id)
-        if not await self._ledger.release(reservation_id):
+        try:
+            released = await self._ledger.release(reservation_id)
+        except LedgerUnavailableError as error:
+            raise ledger_unavailable(str(error)) from None
+        if not released:
             raise ApiError(404, "not_found", "there is no such reservation, or it has expired")
 
     @_app.route("/scheduled-resources", methods=["GET"])
@@ -155,7 +173,14 @@ class Api:
             raise _not_ready("not every host has been asked yet", len(views), schedulable)
         if not schedulable:
             raise _not_ready("no host can be scheduled on", len(views), schedulable)
-        return {"status": "ready", "hosts": len(views), "schedulable": schedulable}
+        if not self._ledger.usable:
+            raise _not_ready("reservations cannot be shared through Redis", len(views), schedulable)
+        status = "degraded" if self._ledger.degraded else "ready"
+        return self._own_up({"status": status, "hosts": len(views), "schedulable": schedulable})
+
+    def _own_up(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Say so where we answer without knowing what other replicas have claimed."""
+        return answer | {"degraded": True} if self._ledger.degraded else answer
 
     def _now(self) -> answers.Moment:
         return answers.Moment(self._clock(), self._wall())

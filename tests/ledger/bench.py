@@ -12,6 +12,8 @@ from twisted.python.failure import Failure
 from lxdsched.ledger.book import Candidate, Ledger
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Demand, Instance, Reservation, Resources
+from tests.ledger.stopped import StoppedRedis
+from tests.redis.server import RedisServer
 
 LIFE = 120.0
 """Seconds for which the ledgers that are tried keep a reservation."""
@@ -77,6 +79,35 @@ class MemoryBench:
         assert self.idle(), "a stopped ledger waits for something"
 
 
+class RedisBench:
+    """The ledger in a real Redis, whose clock is ours."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._redis = StoppedRedis(server)
+        self.clock = self._redis.clock
+        made, _ = self._redis.ledger(LIFE)
+        self.ledger: Ledger = made
+        made.start()
+        self._redis.advance(5)  # then it is sure that nobody else has anything to bring
+        assert not made.degraded
+
+    def seconds(self) -> float:
+        return self.clock.seconds()
+
+    def advance(self, seconds: float) -> None:
+        self._redis.advance(seconds)
+
+    def wait(self, operation: Coroutine[Deferred[Any], Any, T]) -> T:
+        return at_once(operation)
+
+    def idle(self) -> bool:
+        return len(self.clock.getDelayedCalls()) <= 1  # the look that it takes at Redis now and then
+
+    def close(self) -> None:
+        at_once(self.ledger.stop())
+        assert not self.clock.getDelayedCalls(), "a stopped ledger waits for something"
+
+
 class Caller:
     """Asks a ledger as the scheduler does, and looks at it as an operator does."""
 
@@ -87,7 +118,7 @@ class Caller:
     def reserve(self, demand: Demand, *candidates: Candidate | str) -> Reservation | None:
         """Claim a demand on the first candidate that has room; a mere name has room for everything."""
         spelled = [Candidate(each, ROOMY) if isinstance(each, str) else each for each in candidates]
-        return self.bench.wait(self.bench.ledger.reserve(demand, spelled))
+        return self.bench.wait(self.bench.ledger.reserve(demand, lambda: spelled))
 
     def claim(self, demand: Demand, *candidates: Candidate | str) -> Reservation:
         """Do the same where there is room."""
@@ -97,8 +128,12 @@ class Caller:
 
     def list(self, host: str = "a", **instances: Instance) -> None:
         """Have a host list exactly these instances, by label."""
-        self.bench.ledger.sight(host, instances, self._listed.get(host, {}))
+        self.look(host, instances, self._listed.get(host, {}))
         self._listed[host] = instances
+
+    def look(self, host: str, now: Mapping[str, Instance], before: Mapping[str, Instance] | None) -> None:
+        """Have a ledger see what a host lists."""
+        self.bench.ledger.sight(host, now, before, self.bench.seconds())
 
     def release(self, reservation: Reservation) -> bool:
         """Give a reservation back."""
@@ -106,7 +141,7 @@ class Caller:
 
     def find(self, request_id: str) -> Reservation | None:
         """Look a reservation up by its request."""
-        return self.bench.wait(self.bench.ledger.find(request_id))
+        return self.bench.ledger.find(request_id)
 
     def all(self) -> Sequence[Reservation]:
         """List what lives."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from tests.ledger.bench import Bench, Caller, MemoryBench
-
-BENCHES: dict[str, Callable[[], Bench]] = {"memory": MemoryBench}
+from tests.ledger.bench import Bench, Caller, MemoryBench, RedisBench
 
 
-@pytest.fixture(params=sorted(BENCHES))
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real_redis)])
 def make_bench(request: pytest.FixtureRequest) -> Callable[[], Bench]:
     """Makes an empty ledger each time; whoever has one made closes it."""
-    return BENCHES[request.param]
+    if request.param == "memory":
+        return MemoryBench
+    return partial(RedisBench, request.getfixturevalue("redis"))
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ class Sequences(RuleBasedStateMachine):
         self.sight("b", {})  # and "c" has not
 
     def sight(self, host: str, now: dict[str, Instance]) -> None:
-        self.ledger.sight(host, now, self.listed[host])
+        self.caller.look(host, now, self.listed[host])
         self.listed[host] = now
 
     # What callers do

@@ -130,7 +130,7 @@ def test_several_that_are_seen_at_once_take_over_one_each(caller: Caller) -> Non
     for name in (None, None, "job-1", "job-1"):
         caller.claim(demand(2, 2 * GIB, instance_name=name))
     now = {"x/a": instance("a"), "x/job-1": instance("job-1"), "x/b": instance("b"), "y/job-1": instance("job-1")}
-    caller.bench.ledger.sight("a", now, {})
+    caller.look("a", now, {})
     assert list(caller.takers().values()) == ["x/a", "x/b", "x/job-1", "y/job-1"]
 
 
@@ -160,7 +160,7 @@ def test_an_instance_that_counted_before_takes_over_nothing(caller: Caller) -> N
 def test_the_first_look_at_a_host_tells_nothing_but_names(bench: Bench, caller: Caller) -> None:
     caller.claim(demand(2, 2 * GIB))
     caller.claim(demand(2, 2 * GIB, instance_name="job-1"))
-    bench.ledger.sight("a", {"x/any": instance("any"), "x/job-1": instance("job-1")}, None)
+    caller.look("a", {"x/any": instance("any"), "x/job-1": instance("job-1")}, None)
     assert sorted(map(str, caller.takers().values())) == ["None", "x/job-1"]
 
 

@@ -148,7 +148,8 @@ class Callers:
 
 def leavings(scheduler: Scheduler, ledger: MemoryLedger) -> dict[str, int]:
     """Count what is kept where, beside what every host needs."""
-    kept = {f"ledger.{name}": len(value) for name, value in vars(ledger).items() if isinstance(value, dict)}
+    picture = vars(ledger._picture)
+    kept = {f"ledger.{name}": len(value) for name, value in picture.items() if isinstance(value, dict | list | set)}
     board = scheduler._board
     kept |= {f"board.{name}": len(value) for name, value in vars(board).items() if isinstance(value, dict)}
     for name, ranking in board._rankings.items():

@@ -8,7 +8,7 @@ from random import Random
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from lxdsched.ledger.book import Candidate
+from lxdsched.ledger.book import Candidate, Rank
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import Scheduler
@@ -47,12 +47,14 @@ class Beaten(MemoryLedger):
         self.times = times
         self.tried: list[Sequence[Candidate]] = []
 
-    async def reserve(self, demand: Demand, candidates: Sequence[Candidate]) -> Reservation | None:
-        self.tried.append(candidates)
-        if self.times > 0:
-            self.times -= 1
-            return None
-        return await super().reserve(demand, candidates)
+    async def reserve(self, demand: Demand, rank: Rank) -> Reservation | None:
+        def seen() -> Sequence[Candidate]:
+            self.tried.append(rank())
+            return self.tried[-1]
+
+        for _ in range(self.times):
+            seen()
+        return await super().reserve(demand, seen)
 
 
 class Scheduled:

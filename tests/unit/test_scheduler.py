@@ -58,7 +58,7 @@ def test_only_the_instances_of_a_listing_that_is_new_are_looked_at() -> None:
     scheduled = Scheduled(unlisted)
     view = host("a", used=2, used_memory=2)
     listed = replace(view, allocation=replace(view.allocation, members={"default/one": Instance("one", size)}))
-    at_once(scheduled.ledger.reserve(demand(), [Candidate("a", Resources(99_000, 99 * GIB))]))
+    at_once(scheduled.ledger.reserve(demand(), lambda: [Candidate("a", Resources(99_000, 99 * GIB))]))
     scheduled.fleet.show(listed)
     assert scheduled.reserved() == {"a": 2000}, "it may have been there for long"
     scheduled.fleet.show(replace(listed, state=State.UNREACHABLE))

@@ -1,0 +1,188 @@
+"""What the replicas tell each other through Redis: reservations as JSON, and the answers of the script.
+
+docs/redis.md describes keys and values. A record is read by replicas of other versions too: what they do not know in
+it, they ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from lxdsched.model import Demand, InstanceType, Kind, Reservation, Resources
+
+KEYS = ("state", "records", "seen", "hosts", "changed", "ends", "requests", "released")
+"""The names of the keys behind the prefix, in the order in which the script wants them."""
+
+
+class RecordError(ValueError):
+    """What was found in Redis is not ours; the message says what is wrong with it."""
+
+
+class _Kind(msgspec.Struct, omit_defaults=True):
+    resource_type: str | None = None
+    image_alias: str | None = None
+
+
+class _Demand(msgspec.Struct, omit_defaults=True):
+    instance_type: InstanceType = InstanceType.CONTAINER
+    architecture: str | None = None
+    pool: _Kind | None = None
+    instance_name: str | None = None
+    request_id: str | None = None
+
+
+class _Record(msgspec.Struct):
+    expires: int
+    cpu: int
+    memory: int
+    promised: bool
+    created: int
+    host: str
+    candidates: list[str]
+    by: str
+    demand: _Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A reservation as Redis has it. `label` is that of the instance which has taken it over, None when none has."""
+
+    id: str
+    record: bytes
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """All living reservations of a host, oldest first, as of a version."""
+
+    host: str
+    version: int
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the script answers. `time` is Redis' clock in milliseconds; `hosts` are those that have changed.
+
+    `detail` is the id of a reservation, or when the epoch began by that clock.
+    """
+
+    epoch: str
+    version: int
+    time: int
+    outcome: str
+    detail: str
+    hosts: Sequence[HostState]
+
+
+def keys(prefix: str) -> tuple[str, ...]:
+    """Name the keys; the braces put them into one slot of a Redis Cluster."""
+    return tuple(f"{{{prefix}}}:{name}" for name in KEYS)
+
+
+def read_reply(said: Any) -> Reply:
+    """Read what the script has answered. RecordError when it is not what it answers."""
+    try:
+        epoch, version, time, outcome, detail, hosts = said
+        return Reply(
+            epoch.decode(),
+            int(version),
+            int(time),
+            outcome.decode(),
+            detail.decode(),
+            [
+                HostState(
+                    host.decode(),
+                    int(since),
+                    [
+                        Entry(each[0].decode(), each[1], each[2].decode() or None)
+                        for each in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
+                    ],
+                )
+                for host, since, entries in hosts
+            ],
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RecordError(f"the ledger's script has answered what it never answers ({error})") from None
+
+
+def kind(pool: Kind | None) -> bytes:
+    """Write a kind of pool instance as the script reads it; nothing when it is None."""
+    return b"" if pool is None else msgspec.json.encode(_kind(pool))
+
+
+def rest(demand: Demand, candidates: Sequence[str], by: str) -> bytes:
+    """Write what the script does not look at: the end of a record, which the script begins."""
+    said = {"candidates": candidates, "by": by, "demand": _demand(demand)}
+    return msgspec.json.encode(said)[1:]
+
+
+def read(entry: Entry, now: float, time: int) -> Reservation:
+    """Read a record; `now` is this process's clock at the moment at which Redis' clock was `time`.
+
+    RecordError when it is not one.
+    """
+    try:
+        said = msgspec.json.decode(entry.record, type=_Record)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RecordError(f"the record of reservation {entry.id} cannot be read: {error}") from None
+    resources = Resources(said.cpu, said.memory)
+    pool = None if said.demand.pool is None else Kind(said.demand.pool.resource_type, said.demand.pool.image_alias)
+    place = said.candidates.index(said.host) + 1 if said.host in said.candidates else 0
+    return Reservation(
+        id=entry.id,
+        host=said.host,
+        resources=resources,
+        created_at=now + (said.created - time) / 1000,
+        expires_at=now + (said.expires - time) / 1000,
+        instance_name=said.demand.instance_name,
+        request_id=said.demand.request_id,
+        pool=pool if said.promised else None,
+        alternates=tuple(said.candidates[place:]),
+        demand=Demand(
+            resources,
+            instance_type=said.demand.instance_type,
+            architecture=said.demand.architecture,
+            pool=pool,
+            instance_name=said.demand.instance_name,
+            request_id=said.demand.request_id,
+        ),
+    )
+
+
+def brought(made: Reservation, now: float, by: str) -> list[str | bytes | int]:
+    """Write a reservation as a replica brings it when it joins, in the order in which the script reads it."""
+    demand = made.demand or Demand(
+        made.resources, pool=made.pool, instance_name=made.instance_name, request_id=made.request_id
+    )
+    return [
+        made.id,
+        round((made.expires_at - now) * 1000),
+        round((now - made.created_at) * 1000),
+        made.request_id or "",
+        made.instance or "",
+        made.host,
+        made.resources.cpu,
+        made.resources.memory,
+        "true" if made.pool is not None else "false",
+        rest(demand, [made.host, *made.alternates], by),
+    ]
+
+
+def _kind(pool: Kind) -> _Kind:
+    return _Kind(pool.resource_type, pool.image_alias)
+
+
+def _demand(demand: Demand) -> _Demand:
+    return _Demand(
+        instance_type=demand.instance_type,
+        architecture=demand.architecture,
+        pool=None if demand.pool is None else _kind(demand.pool),
+        instance_name=demand.instance_name,
+        request_id=demand.request_id,
+    )
