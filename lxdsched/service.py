@@ -27,9 +27,10 @@ from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.book import Ledger
+from lxdsched.ledger.exchange import script
 from lxdsched.ledger.link import Link
 from lxdsched.ledger.memory import MemoryLedger
-from lxdsched.ledger.redis import RedisLedger, script
+from lxdsched.ledger.redis import RedisLedger
 from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy

@@ -10,8 +10,9 @@ from typing import Any
 import hiredis
 from twisted.internet.task import Clock
 
+from lxdsched.ledger.exchange import script
 from lxdsched.ledger.link import LinkError
-from lxdsched.ledger.redis import RedisLedger, script
+from lxdsched.ledger.redis import RedisLedger
 from tests.redis.server import RedisServer
 
 

@@ -229,6 +229,8 @@ class Fleet:
                 self.tick(1.0)
                 for name in self.hosts:
                     self.look(replica, name)
+        while any(abs(each.reservation.expires_at - self.now) < TICK for each in self.promised):
+            self.tick()  # to the millisecond, nobody can say what is over
         for replica in self.replicas:
             at_once(replica.ledger.refresh())
             for host in self.hosts.values():

@@ -1,0 +1,166 @@
+"""Speaks to Redis by the ledger's one script: each call is one round trip, and brings the picture up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from importlib.resources import files
+from random import Random
+from typing import Any
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from lxdsched.ledger import records
+from lxdsched.ledger.link import LinkError
+from lxdsched.ledger.mirror import Mirror
+from lxdsched.ledger.picture import Picture
+from lxdsched.ledger.presence import Link, Presence
+from lxdsched.ledger.records import RecordError, Reply
+
+MOST_BROUGHT = 200
+"""How many reservations are brought along at once by a replica that joins."""
+BEAT = 0.5
+"""Seconds between two looks at Redis, when nothing else is asked of it."""
+_NO_NEWS = 1 << 53
+"""A version that will never be: whoever knows it wants to hear of nothing."""
+
+Argument = str | bytes | int
+
+
+def script() -> bytes:
+    """Return the script that a link has to run."""
+    return files("lxdsched.ledger").joinpath("ledger.lua").read_bytes()
+
+
+class Exchange:
+    """Calls the script, by a link that is kept open, and keeps a picture like what Redis has.
+
+    `link` makes what reaches Redis, given what to call when it is lost; `prefix` is what the keys begin with; a call
+    that nobody waits for may take `patience` seconds; `by` names this replica, for people.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        picture: Picture,
+        link: Callable[[Callable[[str], None]], Link],
+        *,
+        prefix: str,
+        patience: float,
+        by: str,
+        random: Random,
+    ) -> None:
+        self._clock = clock
+        self._picture = picture
+        self._patience = patience
+        self._keys = records.keys(prefix)
+        self._asked_at = 0.0
+        self._released: dict[str, float] = {}  # until when: should Redis lose what it knows, it is told again
+        self._link = link(self._lost)
+        self._beat = LoopingCall(self._look_around)
+        self._beat.clock = clock
+        self.by = by
+        self.mirror = Mirror(clock, picture)
+        self.presence = Presence(clock, self._link, self._join, random)
+
+    def start(self) -> None:
+        """Begin to look for Redis."""
+        self.presence.start()
+        self._beat.start(BEAT, now=False)
+
+    async def stop(self) -> None:
+        """Leave no timer and no connection behind."""
+        if self._beat.running:
+            self._beat.stop()
+        await self.presence.stop()
+
+    async def call(self, patience: float, operation: str, *arguments: Argument) -> Reply:
+        """Run the script, and work in what it tells, within so many seconds. Raises LinkError."""
+        reply = await self._run(patience, operation, self.mirror.version, *arguments)
+        self.mirror.apply(reply)
+        return reply
+
+    async def synchronise(self, patience: float) -> bool:
+        """Hear what has changed; tell whether that was possible."""
+        try:
+            await self.call(patience, "sync")
+        except LinkError:
+            return False
+        return True
+
+    async def give_back(self, reservation_id: str, until: float) -> bool:
+        """Give back what would end by itself at a time; False where there is nothing. Raises LinkError."""
+        self.remember_released(reservation_id, until)
+        left = max(round((until - self._clock.seconds()) * 1000), 1)
+        return (await self.call(self._patience, "release", 1, reservation_id, left)).outcome == "released"
+
+    def remember_released(self, reservation_id: str, until: float) -> None:
+        """Have Redis know that something was given back, whenever we join until then."""
+        self._released[reservation_id] = until
+        now = self._clock.seconds()
+        while (oldest := next(iter(self._released))) != reservation_id and self._released[oldest] <= now:
+            del self._released[oldest]
+
+    def in_background(self, doing: Coroutine[Deferred[Any], Any, object]) -> None:
+        """Have something done for which nobody waits. That Redis is lost meanwhile is not worth a word."""
+
+        def failed(failure: Failure) -> None:
+            if failure.check(LinkError) is None:
+                self._log.failure("what was to be told to Redis in the background has failed", failure)
+
+        Deferred.fromCoroutine(doing).addErrback(failed)
+
+    def _lost(self, reason: str) -> None:
+        self.presence.lost(reason)
+
+    def _look_around(self) -> None:
+        if self.presence.present and self._clock.seconds() - self._asked_at >= BEAT:
+            self.in_background(self.synchronise(self._patience))
+
+    async def _run(self, patience: float, operation: str, version: int, *arguments: Argument) -> Reply:
+        self._asked_at = self._clock.seconds()
+        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], patience)
+        try:
+            reply = records.read_reply(said)
+        except RecordError as error:
+            self._abandon(str(error))
+            raise LinkError(str(error)) from None
+        if reply.outcome == "epoch":
+            self._abandon("it has lost all that it held")
+            raise LinkError("it has lost all that it held")
+        return reply
+
+    def _abandon(self, reason: str) -> None:
+        self._link.close()
+        self._lost(reason)
+
+    async def _join(self) -> tuple[str, float]:
+        """Bring along what this process knows, and take in what Redis has. Raises LinkError.
+
+        Returns the epoch, and how many seconds ago that began, which is when Redis was empty.
+        """
+        self.mirror.forget()
+        now = self._clock.seconds()
+        gone = [(each, round((until - now) * 1000)) for each, until in self._released.items() if until > now]
+        brought: set[str] = set()
+        while True:
+            now = self._clock.seconds()
+            alive = [each for each in self._picture.all() if each.id not in brought]
+            last = len(alive) <= MOST_BROUGHT and len(gone) <= MOST_BROUGHT
+            some, others, gone = alive[:MOST_BROUGHT], gone[:MOST_BROUGHT], gone[MOST_BROUGHT:]
+            brought |= {each.id for each in some}
+            arguments: list[Argument] = [uuid4().hex, len(others), *(part for pair in others for part in pair)]
+            arguments.append(len(some))
+            for each in some:
+                arguments += records.brought(each, now, self.by)
+            reply = await self._run(self._patience, "join", 0 if last else _NO_NEWS, *arguments)
+            if last and all(each.id in brought for each in self._picture.all()):
+                break
+        self.mirror.replace(reply)
+        return reply.epoch, (reply.time - int(reply.detail)) / 1000
