@@ -31,6 +31,7 @@ from lxdsched.ledger.exchange import script
 from lxdsched.ledger.link import Link
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.ledger.redis import RedisLedger
+from lxdsched.metrics import Metrics
 from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
@@ -153,7 +154,15 @@ def build(
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
-    api = Api(scheduler, ledger, lambda: fleet.asked and ledger.settled, reactor.seconds, wall)
+    metrics = Metrics(scheduler.snapshot, ledger)
+    api = Api(
+        scheduler,
+        ledger,
+        metrics,
+        asked=lambda: fleet.asked and ledger.settled,
+        clock=reactor.seconds,
+        wall=wall,
+    )
     return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 from klein import Klein
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
@@ -20,6 +21,9 @@ from lxdsched.web import answers
 from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
 
 Handler = Callable[..., Awaitable[Any]]
 
@@ -37,6 +41,16 @@ class Scheduler(Protocol):
 
     def snapshot(self) -> Sequence[View]:
         """Say what is known, without asking."""
+
+
+class Metrics(Protocol):
+    """Counts what is answered."""
+
+    def decided(self, outcome: str, seconds: float) -> None:
+        """Count an answer to a request for a place."""
+
+    def render(self) -> bytes:
+        """Write all metrics."""
 
 
 class Ledger(Protocol):
@@ -72,7 +86,7 @@ def _json(handler: Handler) -> Callable[..., Awaitable[bytes]]:
 
 
 class Api:
-    """The HTTP API over a scheduler and its ledger.
+    """The HTTP API over a scheduler and its ledger, and its metrics.
 
     `asked` tells whether every host has been asked once. `clock` is the one by which views and reservations are dated,
     `wall` the time of day, both in seconds.
@@ -84,12 +98,15 @@ class Api:
         self,
         scheduler: Scheduler,
         ledger: Ledger,
+        metrics: Metrics,
+        *,
         asked: Callable[[], bool],
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
         self._ledger = ledger
+        self._metrics = metrics
         self._asked = asked
         self._clock = clock
         self._wall = wall
@@ -102,6 +119,22 @@ class Api:
     @_json
     async def schedule(self, request: BoundedRequest) -> dict[str, Any]:
         """Choose a host for an instance."""
+        began = self._clock()
+        outcome = "internal_error"
+        try:
+            answer = await self._schedule(request)
+            outcome = "placed" if "reservation" in answer else "dry_run"
+        except ApiError as error:
+            outcome = error.code
+            raise
+        except CancelledError:
+            outcome = "abandoned"
+            raise
+        finally:
+            self._metrics.decided(outcome, self._clock() - began)
+        return answer
+
+    async def _schedule(self, request: BoundedRequest) -> dict[str, Any]:
         asked = read_schedule(request.body())
         request.notes.update(cpu=answers.cores(asked.demand.resources.cpu), memory=asked.demand.resources.memory)
         try:
@@ -177,6 +210,11 @@ class Api:
             raise _not_ready("reservations cannot be shared through Redis", len(views), schedulable)
         status = "degraded" if self._ledger.degraded else "ready"
         return self._own_up({"status": status, "hosts": len(views), "schedulable": schedulable})
+
+    @_app.route("/metrics", methods=["GET"])
+    def metrics(self, request: IRequest) -> bytes:
+        """Show the metrics to Prometheus."""
+        return cast(BoundedRequest, request).prepare(200, self._metrics.render(), METRICS_TYPE)
 
     def _own_up(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Say so where we answer without knowing what other replicas have claimed."""

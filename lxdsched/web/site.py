@@ -106,12 +106,12 @@ class BoundedRequest(Request):
             self.setHeader(name, value)
         return self.prepare(error.status, error.body())
 
-    def prepare(self, status: int, body: bytes) -> bytes:
-        """Set status and headers for a JSON body; return what is to be written of it."""
+    def prepare(self, status: int, body: bytes, content_type: str = "application/json") -> bytes:
+        """Set status and headers for a body; return what is to be written of it."""
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
         if status != _NO_CONTENT:
-            self.setHeader(b"Content-Type", b"application/json")
+            self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
         if self.channel is not None and self.channel.site.stopping:

@@ -30,7 +30,7 @@ class Answer:
 async def ask(
     method: str, url: str, body: object = None, *, raw: bytes | None = None, content_type: str = "application/json"
 ) -> Answer:
-    """Ask once, on a connection of its own, and read the JSON answer."""
+    """Ask once, on a connection of its own, and read the answer: a text where it is not JSON."""
     reactor = the_reactor()
     pool = HTTPConnectionPool(reactor, persistent=False)
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
@@ -39,7 +39,12 @@ async def ask(
     )
     content = await treq.content(response)
     found = {name.decode().lower(): b",".join(values).decode() for name, values in response.headers.getAllRawHeaders()}
-    parsed = json.loads(content) if content else None
+    if not content:
+        parsed = None
+    elif found["content-type"] == "application/json":
+        parsed = json.loads(content)
+    else:
+        parsed = content.decode()
     return Answer(response.code, response.phrase.decode(), found, parsed)
 
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import maybeDeferred
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
 from lxdsched.ledger.memory import MemoryLedger
+from lxdsched.metrics import Metrics
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import Hardware
 from lxdsched.sandbox.server import SandboxServer
@@ -65,7 +66,8 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         strategies = {strategy.name: strategy for strategy in BUILT_IN[:2]}
         ledger = MemoryLedger(reactor, 120.0)
         scheduler = Scheduler(fleet, ledger, BUILT_IN[0], strategies, Random(1))
-        api = Api(scheduler, ledger, lambda: fleet.asked, reactor.seconds, reactor.seconds)
+        metrics = Metrics(scheduler.snapshot, ledger)
+        api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
         site = BoundedSite(api.resource(), reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
