@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from importlib.resources import files
 from random import Random
 from typing import Any
@@ -25,6 +25,8 @@ MOST_BROUGHT = 200
 """How many reservations are brought along at once by a replica that joins."""
 BEAT = 0.5
 """Seconds between two looks at Redis, when nothing else is asked of it."""
+INSIST = -1
+"""A version of a host that is no version: it is not waited for to be known."""
 _NO_NEWS = 1 << 53
 """A version that will never be: whoever knows it wants to hear of nothing."""
 
@@ -148,13 +150,13 @@ class Exchange:
         self.mirror.forget()
         now = self._clock.seconds()
         gone = [(each, round((until - now) * 1000)) for each, until in self._released.items() if until > now]
-        brought: set[str] = set()
+        brought: dict[str, str | None] = {}
         while True:
             now = self._clock.seconds()
             alive = [each for each in self._picture.all() if each.id not in brought]
             last = len(alive) <= MOST_BROUGHT and len(gone) <= MOST_BROUGHT
             some, others, gone = alive[:MOST_BROUGHT], gone[:MOST_BROUGHT], gone[MOST_BROUGHT:]
-            brought |= {each.id for each in some}
+            brought |= {each.id: each.instance for each in some}
             arguments: list[Argument] = [uuid4().hex, len(others), *(part for pair in others for part in pair)]
             arguments.append(len(some))
             for each in some:
@@ -163,4 +165,16 @@ class Exchange:
             if last and all(each.id in brought for each in self._picture.all()):
                 break
         self.mirror.replace(reply)
+        self._agree(brought)
         return reply.epoch, (reply.time - int(reply.detail)) / 1000
+
+    def _agree(self, brought: Mapping[str, str | None]) -> None:
+        """Have Redis and us agree on which instance has taken over what, after we have joined."""
+        for each in self._picture.all():
+            if each.instance is None or self._picture.marked_at(each.id) is not None:
+                continue
+            if each.instance == brought.get(each.id):
+                # That instance has taken over another one. Alone, we could not know whose it was.
+                self._picture.unsettle(each.id)
+            else:
+                self.in_background(self.call(self._patience, "see", each.host, INSIST, 1, each.id, each.instance))

@@ -197,6 +197,20 @@ local function reserve()
   return 'full', ''
 end
 
+-- Let the instance of this label take a reservation over, unless one of them is taken.
+local function mark(id, host, label)
+  if redis.call('HEXISTS', RECORDS, id) == 0 or redis.call('HEXISTS', SEEN, id) == 1 then
+    return
+  end
+  for _, other in ipairs(ids_on(host)) do
+    if redis.call('HGET', SEEN, other) == label then
+      return
+    end
+  end
+  redis.call('HSET', SEEN, id, label)
+  touch(host)
+end
+
 -- Instances of a host take reservations over. Whoever knows an older state of the host would match them wrongly, and
 -- hears of the newer one first, unless it insists (-1).
 local function see()
@@ -206,8 +220,10 @@ local function see()
   end
   for _ = 1, take_number() do
     local id, label = take(), take()
-    if redis.call('HEXISTS', RECORDS, id) == 1 and redis.call('HSETNX', SEEN, id, label) == 1 then
-      touch(host)
+    if version < 0 then
+      mark(id, host, label)
+    elseif redis.call('HEXISTS', RECORDS, id) == 1 and redis.call('HSETNX', SEEN, id, label) == 1 then
+      touch(host) -- an earlier instance of this name may have taken over another one
     end
   end
   return 'seen', ''
@@ -238,8 +254,8 @@ local function join()
     if redis.call('HEXISTS', RECORDS, id) == 0 and not redis.call('ZSCORE', RELEASED, id) then
       insert(id, host, request, now + left, record(now + left, cpu, memory, promised, now - age, host, rest))
     end
-    if label ~= '' and redis.call('HEXISTS', RECORDS, id) == 1 and redis.call('HSETNX', SEEN, id, label) == 1 then
-      touch(host)
+    if label ~= '' then
+      mark(id, host, label)
     end
   end
   return 'joined', redis.call('HGET', STATE, 'founded')

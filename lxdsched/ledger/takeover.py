@@ -11,7 +11,7 @@ from itertools import count
 
 from twisted.internet.interfaces import IReactorTime
 
-from lxdsched.ledger.exchange import Exchange
+from lxdsched.ledger.exchange import INSIST, Exchange
 from lxdsched.ledger.link import LinkError
 from lxdsched.ledger.picture import Picture
 from lxdsched.ledger.sight import matches
@@ -19,7 +19,6 @@ from lxdsched.model import Instance
 
 MOST_MATCHES = 4
 """How often instances are matched anew because others were faster, before the match is insisted on."""
-_INSIST = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +67,14 @@ class TakeOver:
                 self._picture.settle(reservation_id, label)
             if not self._exchange.presence.present:
                 return
-            version = self._exchange.mirror.version_of(host) if number < MOST_MATCHES else _INSIST
+            version = self._exchange.mirror.version_of(host) if number < MOST_MATCHES else INSIST
             told = [part for pair in pairs.items() for part in pair]
             try:
                 reply = await self._exchange.call(self._patience, "see", host, version, len(pairs), *told)
             except LinkError:
                 return  # Redis hears of it when we are back
-            if reply.outcome == "seen":
-                return
             for reservation_id in pairs:
                 if self._picture.get(reservation_id) is not None and self._picture.marked_at(reservation_id) is None:
                     self._picture.unsettle(reservation_id)
+            if reply.outcome == "seen":
+                return
