@@ -42,7 +42,7 @@ class Exchange:
     """Calls the script, by a link that is kept open, and keeps a picture like what Redis has.
 
     `link` makes what reaches Redis, given what to call when it is lost; `prefix` is what the keys begin with; a call
-    that nobody waits for may take `patience` seconds; `by` names this replica, for people.
+    may take `patience` seconds; `by` names this replica, for people. `pace` is how many seconds calls take lately.
     """
 
     _log = Logger()
@@ -68,6 +68,7 @@ class Exchange:
         self._beat = LoopingCall(self._look_around)
         self._beat.clock = clock
         self.by = by
+        self.pace = 0.0
         self.mirror = Mirror(clock, picture)
         self.presence = Presence(clock, self._link, self._join, random)
 
@@ -82,16 +83,16 @@ class Exchange:
             self._beat.stop()
         await self.presence.stop()
 
-    async def call(self, patience: float, operation: str, *arguments: Argument) -> Reply:
-        """Run the script, and work in what it tells, within so many seconds. Raises LinkError."""
-        reply = await self._run(patience, operation, self.mirror.version, *arguments)
+    async def call(self, operation: str, *arguments: Argument) -> Reply:
+        """Run the script, and work in what it tells. Raises LinkError."""
+        reply = await self._run(operation, self.mirror.version, *arguments)
         self.mirror.apply(reply)
         return reply
 
-    async def synchronise(self, patience: float) -> bool:
+    async def synchronise(self) -> bool:
         """Hear what has changed; tell whether that was possible."""
         try:
-            await self.call(patience, "sync")
+            await self.call("sync")
         except LinkError:
             return False
         return True
@@ -100,7 +101,7 @@ class Exchange:
         """Give back what would end by itself at a time; False where there is nothing. Raises LinkError."""
         self.remember_released(reservation_id, until)
         left = max(round((until - self._clock.seconds()) * 1000), 1)
-        return (await self.call(self._patience, "release", 1, reservation_id, left)).outcome == "released"
+        return (await self.call("release", 1, reservation_id, left)).outcome == "released"
 
     def remember_released(self, reservation_id: str, until: float) -> None:
         """Have Redis know that something was given back, whenever we join until then."""
@@ -123,11 +124,13 @@ class Exchange:
 
     def _look_around(self) -> None:
         if self.presence.present and self._clock.seconds() - self._asked_at >= BEAT:
-            self.in_background(self.synchronise(self._patience))
+            self.in_background(self.synchronise())
 
-    async def _run(self, patience: float, operation: str, version: int, *arguments: Argument) -> Reply:
-        self._asked_at = self._clock.seconds()
-        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], patience)
+    async def _run(self, operation: str, version: int, *arguments: Argument) -> Reply:
+        began = self._asked_at = self._clock.seconds()
+        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], self._patience)
+        took = self._clock.seconds() - began
+        self.pace = max(took, self.pace + (took - self.pace) / 8)
         try:
             reply = records.read_reply(said)
         except RecordError as error:
@@ -139,6 +142,8 @@ class Exchange:
         return reply
 
     def _abandon(self, reason: str) -> None:
+        # Whoever waits for an answer must not take the link for good when it fails.
+        self.presence.away(reason)
         self._link.close()
         self._lost(reason)
 
@@ -148,21 +153,27 @@ class Exchange:
         Returns the epoch, and how many seconds ago that began, which is when Redis was empty.
         """
         self.mirror.forget()
-        now = self._clock.seconds()
-        gone = [(each, round((until - now) * 1000)) for each, until in self._released.items() if until > now]
+        told: set[str] = set()
         brought: dict[str, str | None] = {}
         while True:
+            # What happens while we wait for an answer is told with the next call.
             now = self._clock.seconds()
+            gone = [(each, until) for each, until in self._released.items() if until > now and each not in told]
             alive = [each for each in self._picture.all() if each.id not in brought]
-            last = len(alive) <= MOST_BROUGHT and len(gone) <= MOST_BROUGHT
-            some, others, gone = alive[:MOST_BROUGHT], gone[:MOST_BROUGHT], gone[MOST_BROUGHT:]
-            brought |= {each.id: each.instance for each in some}
-            arguments: list[Argument] = [uuid4().hex, len(others), *(part for pair in others for part in pair)]
-            arguments.append(len(some))
-            for each in some:
-                arguments += records.brought(each, now, self.by)
-            reply = await self._run(self._patience, "join", 0 if last else _NO_NEWS, *arguments)
-            if last and all(each.id in brought for each in self._picture.all()):
+            last = len(gone) <= MOST_BROUGHT and len(alive) <= MOST_BROUGHT
+            gone, alive = gone[:MOST_BROUGHT], alive[:MOST_BROUGHT]
+            told |= {each for each, _ in gone}
+            brought |= {each.id: each.instance for each in alive}
+            arguments: list[Argument] = [uuid4().hex, len(gone)]
+            for each, until in gone:
+                arguments += [each, round((until - now) * 1000)]
+            arguments.append(len(alive))
+            for living in alive:
+                arguments += records.brought(living, now, self.by)
+            reply = await self._run("join", 0 if last else _NO_NEWS, *arguments)
+            now = self._clock.seconds()
+            untold = any(until > now and each not in told for each, until in self._released.items())
+            if last and not untold and all(each.id in brought for each in self._picture.all()):
                 break
         self.mirror.replace(reply)
         self._agree(brought)
@@ -177,4 +188,4 @@ class Exchange:
                 # That instance has taken over another one. Alone, we could not know whose it was.
                 self._picture.unsettle(each.id)
             else:
-                self.in_background(self.call(self._patience, "see", each.host, INSIST, 1, each.id, each.instance))
+                self.in_background(self.call("see", each.host, INSIST, 1, each.id, each.instance))

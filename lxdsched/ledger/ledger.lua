@@ -197,14 +197,22 @@ local function reserve()
   return 'full', ''
 end
 
--- Let the instance of this label take a reservation over, unless one of them is taken.
+local function created(id)
+  return tonumber(string.match(redis.call('HGET', RECORDS, id) or '', '"created":(%d+)') or now)
+end
+
+-- Let the instance of this label take a reservation over, unless that is taken, or the instance has an older one. Who
+-- did not know of the older one has given it to a younger one.
 local function mark(id, host, label)
   if redis.call('HEXISTS', RECORDS, id) == 0 or redis.call('HEXISTS', SEEN, id) == 1 then
     return
   end
   for _, other in ipairs(ids_on(host)) do
     if redis.call('HGET', SEEN, other) == label then
-      return
+      if created(other) <= created(id) then
+        return
+      end
+      redis.call('HDEL', SEEN, other)
     end
   end
   redis.call('HSET', SEEN, id, label)

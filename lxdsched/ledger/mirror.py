@@ -80,6 +80,8 @@ class Mirror:
             known = self._picture.get(entry.id) or self._take_in(entry, time)
             if known is not None and entry.label is not None:
                 self._mark(known, entry.label)
+            elif known is not None and self._picture.marked_at(known.id) is not None:
+                self._picture.unsettle(known.id)  # its instance was found to be an older one's
         self._picture.arrange(state.host, there)
 
     def _take_in(self, entry: Entry, time: int) -> Reservation | None:

@@ -100,10 +100,14 @@ class Presence:
                 self._waiters.discard(waiter)
         return self.present
 
-    def lost(self, reason: str) -> None:
-        """Take note that the link is gone."""
+    def away(self, reason: str) -> None:
+        """Take note that the link is of no use any more, and about to be closed."""
         if self.present:
             self._away(reason)
+
+    def lost(self, reason: str) -> None:
+        """Take note that the link is gone."""
+        self.away(reason)
         if self._gone is not None:
             gone, self._gone = self._gone, None
             gone.callback(None)
@@ -118,15 +122,21 @@ class Presence:
             except LinkError as error:
                 self._link.close()
                 self._away(str(error))
+            except CancelledError:
+                raise
+            except Exception:  # whatever it is, it must not be the last attempt
+                self._log.failure("what joins the others through Redis has failed")
+                self._link.close()
+                self._away("joining has failed, as the log says")
             else:
                 began = self._clock.seconds()
                 joined = (self._link.server, epoch)
                 another = self._joined not in {None, joined}
                 self._sure_at = began + (SETTLING if another else SETTLING - age)
                 self._joined = joined
+                gone = self._gone = Deferred()
                 self._arrived(began)
-                self._gone = Deferred()
-                await self._gone
+                await gone
                 if self._clock.seconds() - began > STEADY:
                     pause = FIRST_PAUSE
                     continue

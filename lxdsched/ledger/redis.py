@@ -35,9 +35,9 @@ MOST_ROUNDS = 12
 class RedisLedger:
     """Shares reservations of `life` seconds with the other replicas.
 
-    A request waits for Redis for `patience` seconds at most; without it, it is answered from what this process knows,
-    or not at all (`refuse`). `by` names this replica, for people; `link` makes what reaches Redis, given what to call
-    when it is lost.
+    A request waits for Redis for `patience` seconds at most, and half as long for one answer; without Redis, it is
+    answered from what this process knows, or not at all (`refuse`). `by` names this replica, for people; `link` makes
+    what reaches Redis, given what to call when it is lost.
     """
 
     def __init__(
@@ -55,12 +55,13 @@ class RedisLedger:
         self._clock = clock
         self._life = life
         self._patience = patience
+        self._turn = patience / 2  # for one call: whatever it tells, there is time for another one
         self._refuse = refuse
         self._picture = Picture(clock)
         self._alone = MemoryLedger(clock, life, self._picture)
-        self._exchange = Exchange(clock, self._picture, link, prefix=prefix, patience=patience, by=by, random=random)
+        self._exchange = Exchange(clock, self._picture, link, prefix=prefix, patience=self._turn, by=by, random=random)
         self._presence = self._exchange.presence
-        self._taking_over = TakeOver(clock, self._picture, self._exchange, patience)
+        self._taking_over = TakeOver(clock, self._picture, self._exchange)
 
     @property
     def degraded(self) -> bool:
@@ -104,8 +105,8 @@ class RedisLedger:
 
     async def refresh(self) -> None:
         """Hear what others have claimed; returns, at the latest, when that has taken too long."""
-        if await self._presence.here(self._patience / 2):
-            await self._exchange.synchronise(self._patience / 2)
+        if await self._presence.here(self._turn):
+            await self._exchange.synchronise()
 
     async def reserve(self, demand: Demand, rank: Rank) -> Reservation | None:
         """Claim the demand on the first host of `rank()` on which it fits beside all that is claimed there."""
@@ -114,25 +115,24 @@ class RedisLedger:
         for number in count():
             if (known := self._picture.find(demand.request_id)) is not None:
                 return known
-            here = await self._presence.here(self._patience / 2 - (self._clock.seconds() - began))
+            here = await self._presence.here(self._turn - (self._clock.seconds() - began))
             self._check_usable()
             if not here:
                 return await self._alone.reserve(demand, rank)
             left = self._patience - (self._clock.seconds() - began)
-            # A round that begins late could only be cut short, and a link that is in order be taken for dead.
-            late = left < self._patience / 2
             candidates = rank()
-            if not candidates:
-                if fresh or late:
-                    return None
-                fresh = await self._exchange.synchronise(left)
-                continue
-            if candidates == full or (number and late) or number == MOST_ROUNDS:
+            if candidates == full or (number and left < self._turn) or number == MOST_ROUNDS:
                 return None
+            if not candidates:
+                if fresh:
+                    return None
+                fresh = await self._exchange.synchronise()
+                continue
             likely = self._first_with_room(demand, candidates)
-            best = likely == 0 and number < MOST_EXACT and left > self._patience * 3 / 4
+            # To be sent away for the best host, there must be time for another round.
+            best = likely == 0 and number < MOST_EXACT and left - self._exchange.pace >= self._turn
             try:
-                made = await self._claim(demand, candidates, likely, left, exact=best)
+                made = await self._claim(demand, candidates, likely, exact=best)
             except LinkError:
                 continue
             if made is not None:
@@ -179,7 +179,7 @@ class RedisLedger:
         return next((number for number, room in enumerate(rooms) if room.covers(demand.resources)), None)
 
     async def _claim(
-        self, demand: Demand, candidates: Sequence[Candidate], likely: int | None, patience: float, *, exact: bool
+        self, demand: Demand, candidates: Sequence[Candidate], likely: int | None, *, exact: bool
     ) -> Reservation | None:
         """Have the script claim; None where others were faster. Raises LinkError.
 
@@ -207,7 +207,7 @@ class RedisLedger:
             pool = promise(demand, candidates[likely], self._picture.claims(host))
             self._picture.hold(hold := Hold(reservation_id, host, demand.resources, pool))
         try:
-            reply = await self._exchange.call(patience, "reserve", *arguments)
+            reply = await self._exchange.call("reserve", *arguments)
         except (LinkError, CancelledError):
             # Nobody waits any more for what may yet be claimed.
             until = self._clock.seconds() + self._life

@@ -31,13 +31,12 @@ class _Question:
 
 
 class TakeOver:
-    """Answers one question of a host after the other. Each call has `patience` seconds."""
+    """Answers one question of a host after the other."""
 
-    def __init__(self, clock: IReactorTime, picture: Picture, exchange: Exchange, patience: float) -> None:
+    def __init__(self, clock: IReactorTime, picture: Picture, exchange: Exchange) -> None:
         self._clock = clock
         self._picture = picture
         self._exchange = exchange
-        self._patience = patience
         self._questions: dict[str, list[_Question]] = {}
 
     def ask(self, host: str, now: Mapping[str, Instance], before: Mapping[str, Instance] | None) -> None:
@@ -70,7 +69,7 @@ class TakeOver:
             version = self._exchange.mirror.version_of(host) if number < MOST_MATCHES else INSIST
             told = [part for pair in pairs.items() for part in pair]
             try:
-                reply = await self._exchange.call(self._patience, "see", host, version, len(pairs), *told)
+                reply = await self._exchange.call("see", host, version, len(pairs), *told)
             except LinkError:
                 return  # Redis hears of it when we are back
             for reservation_id in pairs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from lxdsched.ledger.redis import RedisLedger
@@ -34,7 +34,7 @@ class Promised:
 
     def awaited(self, now: float) -> bool:
         """Whether its instance may still be made."""
-        return self.made is None and not self.given_back and self.reservation.expires_at > now
+        return self.made is None and not self.given_back and self.reservation.expires_at - now > TICK / 2
 
 
 class Eyes:
@@ -181,7 +181,6 @@ class Fleet:
         self.hosts[promised.reservation.host].instances[promised.made] = None
 
     def give_back(self, replica: Replica, promised: Promised) -> None:
-        self.tick()
         assert at_once(replica.ledger.release(promised.reservation.id))
         promised.given_back = True
 
@@ -240,14 +239,19 @@ class Fleet:
                     if each.made is not None
                     and each.made not in host.instances
                     and each.reservation.host == host.name
-                    and each.reservation.expires_at > self.now
-                    and not each.given_back
+                    and self._may_be_claimed(each)
                 )
                 claimed = replica.view(host.name).claimed
                 assert claimed.covers(self.load(host)), "a replica counts too little"
                 assert (self.load(host) + unseen).covers(claimed), "a replica counts something twice"
 
-
-def named(demand: Demand, name: str | None) -> Demand:
-    """Ask for an instance of this name."""
-    return replace(demand, instance_name=name)
+    def _may_be_claimed(self, gone: Promised) -> bool:
+        """Tell whether what was promised may still be claimed, or instead of it the last of those that look like it."""
+        made = gone.reservation
+        alike = [
+            each.reservation.expires_at
+            for each in self.promised
+            if (each is gone or (made.instance_name is None and each.reservation.instance_name is None))
+            and (each.reservation.host, each.reservation.resources) == (made.host, made.resources)
+        ]
+        return max(alike) > self.now and not gone.given_back

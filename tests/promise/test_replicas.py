@@ -112,6 +112,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def an_answer_is_given_back(self, data: st.DataObject) -> None:
+        self.fleet.tick()
         replica = self.replica(data)
         promised = self.some(data, self.awaited)
         if promised is not None and self.calm:
@@ -149,6 +150,7 @@ class Replicas(RuleBasedStateMachine):
         replica = self.replica(data)
         for name in self.fleet.hosts:
             self.fleet.look(replica, name)  # who comes later cannot tell whose the instances are that are there already
+        self.fleet.tick(0.6)  # and what it has promised, the others know by then
         self.fleet.replicas.remove(replica)
         replica.stop()
 

@@ -152,6 +152,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it, for the first time or again, and wait until it answers."""
         assert self.pid is None, "it runs already"
+        (self.directory / "dump.rdb").unlink(missing_ok=True)  # of a BGSAVE that a test has asked for
         # Should the tests be killed, it dies with them.
         command = [*self._before, self.program, str(self.config)]
         self._process = subprocess.Popen(
