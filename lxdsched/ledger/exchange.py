@@ -21,8 +21,10 @@ from lxdsched.ledger.picture import Picture
 from lxdsched.ledger.presence import Link, Presence
 from lxdsched.ledger.records import RecordError, Reply
 
-MOST_BROUGHT = 200
+MOST_BROUGHT = 100
 """How many reservations are brought along at once by a replica that joins."""
+UNHURRIED = 1.0
+"""Seconds that a call may take for which no request waits."""
 BEAT = 0.5
 """Seconds between two looks at Redis, when nothing else is asked of it."""
 INSIST = -1
@@ -41,8 +43,8 @@ def script() -> bytes:
 class Exchange:
     """Calls the script, by a link that is kept open, and keeps a picture like what Redis has.
 
-    `link` makes what reaches Redis, given what to call when it is lost; `prefix` is what the keys begin with; a call
-    may take `patience` seconds; `by` names this replica, for people. `pace` is how many seconds calls take lately.
+    `link` makes what reaches Redis, given what to call when it is lost; `prefix` is what the keys begin with; `by`
+    names this replica, for people. `pace` is how many seconds calls take lately.
     """
 
     _log = Logger()
@@ -54,13 +56,11 @@ class Exchange:
         link: Callable[[Callable[[str], None]], Link],
         *,
         prefix: str,
-        patience: float,
         by: str,
         random: Random,
     ) -> None:
         self._clock = clock
         self._picture = picture
-        self._patience = patience
         self._keys = records.keys(prefix)
         self._asked_at = 0.0
         self._released: dict[str, float] = {}  # until when: should Redis lose what it knows, it is told again
@@ -83,25 +83,32 @@ class Exchange:
             self._beat.stop()
         await self.presence.stop()
 
-    async def call(self, operation: str, *arguments: Argument) -> Reply:
-        """Run the script, and work in what it tells. Raises LinkError."""
-        reply = await self._run(operation, self.mirror.version, *arguments)
+    async def call(self, operation: str, *arguments: Argument, patience: float = UNHURRIED) -> Reply:
+        """Run the script, and work in what it tells, within so many seconds. Raises LinkError."""
+        reply = await self._run(operation, self.mirror.version, *arguments, patience=patience)
         self.mirror.apply(reply)
         return reply
 
-    async def synchronise(self) -> bool:
+    async def synchronise(self, patience: float = UNHURRIED) -> bool:
         """Hear what has changed; tell whether that was possible."""
         try:
-            await self.call("sync")
+            await self.call("sync", patience=patience)
         except LinkError:
             return False
         return True
 
-    async def give_back(self, reservation_id: str, until: float) -> bool:
-        """Give back what would end by itself at a time; False where there is nothing. Raises LinkError."""
-        self.remember_released(reservation_id, until)
+    async def give_back(
+        self, reservation_id: str, until: float, patience: float = UNHURRIED, *, certain: bool = True
+    ) -> bool:
+        """Give back what would end by itself at a time; False where there is nothing. Raises LinkError.
+
+        Where it is `certain` that there is such a reservation, or may be one later, it will not come back.
+        """
+        if certain:
+            self.remember_released(reservation_id, until)
         left = max(round((until - self._clock.seconds()) * 1000), 1)
-        return (await self.call("release", 1, reservation_id, left)).outcome == "released"
+        reply = await self.call("release", 1, reservation_id, left, int(certain), patience=patience)
+        return reply.outcome == "released"
 
     def remember_released(self, reservation_id: str, until: float) -> None:
         """Have Redis know that something was given back, whenever we join until then."""
@@ -126,9 +133,9 @@ class Exchange:
         if self.presence.present and self._clock.seconds() - self._asked_at >= BEAT:
             self.in_background(self.synchronise())
 
-    async def _run(self, operation: str, version: int, *arguments: Argument) -> Reply:
+    async def _run(self, operation: str, version: int, *arguments: Argument, patience: float = UNHURRIED) -> Reply:
         began = self._asked_at = self._clock.seconds()
-        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], self._patience)
+        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], patience)
         took = self._clock.seconds() - began
         self.pace = max(took, self.pace + (took - self.pace) / 8)
         try:
@@ -147,10 +154,10 @@ class Exchange:
         self._link.close()
         self._lost(reason)
 
-    async def _join(self) -> tuple[str, float]:
+    async def _join(self) -> float:
         """Bring along what this process knows, and take in what Redis has. Raises LinkError.
 
-        Returns the epoch, and how many seconds ago that began, which is when Redis was empty.
+        Returns how many seconds ago the first replica has joined this run of the server, or one that was empty.
         """
         self.mirror.forget()
         told: set[str] = set()
@@ -164,9 +171,9 @@ class Exchange:
             gone, alive = gone[:MOST_BROUGHT], alive[:MOST_BROUGHT]
             told |= {each for each, _ in gone}
             brought |= {each.id: each.instance for each in alive}
-            arguments: list[Argument] = [uuid4().hex, len(gone)]
+            arguments: list[Argument] = [uuid4().hex, self._link.server, len(gone)]
             for each, until in gone:
-                arguments += [each, round((until - now) * 1000)]
+                arguments += [each, round((until - now) * 1000), 1]
             arguments.append(len(alive))
             for living in alive:
                 arguments += records.brought(living, now, self.by)
@@ -177,7 +184,7 @@ class Exchange:
                 break
         self.mirror.replace(reply)
         self._agree(brought)
-        return reply.epoch, (reply.time - int(reply.detail)) / 1000
+        return (reply.time - reply.founded) / 1000
 
     def _agree(self, brought: Mapping[str, str | None]) -> None:
         """Have Redis and us agree on which instance has taken over what, after we have joined."""

@@ -1,7 +1,7 @@
 -- The shared ledger's one script. Each call is one step for all replicas: nothing happens between its check and its
 -- claim, and nothing is left locked when a replica dies. Times are milliseconds of this Redis' own clock.
 --
--- KEYS  1 state      hash    epoch, founded, version, beat
+-- KEYS  1 state      hash    epoch, run, founded, version, beat
 --       2 records    hash    reservation id -> JSON, see record()
 --       3 seen       hash    reservation id -> label of the instance that has taken it over
 --       4 hosts      hash    host -> ids of the living reservations there, oldest first, a space between
@@ -20,7 +20,8 @@ local CHANGED, ENDS, REQUESTS, RELEASED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local HEAD = '^{"expires":(%d+),"cpu":(%d+),"memory":(%d+),"promised":(%a+)'
 local MARGIN = 60000         -- for which keys outlive what they hold
 local REMEMBERED = 3600000   -- for which an idle fleet's epoch is kept
-local SWEPT = 100            -- how many ended reservations one call clears away
+local SWEPT = 20             -- how many ended reservations one call clears away
+local AT_ONCE = 1000         -- how many arguments one command is given
 
 local operation, epoch, known = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local clock = redis.call('TIME')
@@ -40,48 +41,70 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- What this call has read and changed of the hosts is written once, at its end.
+local lists, changed_lists, touched = {}, {}, {}
+
 local function touch(host)
-  local version = redis.call('HINCRBY', STATE, 'version', 1)
-  redis.call('ZADD', CHANGED, version, host)
+  touched[host] = true
 end
 
 local function ids_on(host)
-  local ids = {}
-  for id in string.gmatch(redis.call('HGET', HOSTS, host) or '', '%S+') do
-    ids[#ids + 1] = id
+  if not lists[host] then
+    lists[host] = {}
+    for id in string.gmatch(redis.call('HGET', HOSTS, host) or '', '%S+') do
+      table.insert(lists[host], id)
+    end
   end
-  return ids
+  return lists[host]
 end
 
-local function put_on(host, ids)
-  if #ids > 0 then
-    redis.call('HSET', HOSTS, host, table.concat(ids, ' '))
-  else
-    redis.call('HDEL', HOSTS, host)
+local function write_hosts()
+  for host in pairs(changed_lists) do
+    if #lists[host] > 0 then
+      redis.call('HSET', HOSTS, host, table.concat(lists[host], ' '))
+    else
+      redis.call('HDEL', HOSTS, host)
+    end
+  end
+  for host in pairs(touched) do
+    redis.call('ZADD', CHANGED, redis.call('HINCRBY', STATE, 'version', 1), host)
   end
 end
 
--- Forget a reservation; returns its host, or nil when there is none.
+-- What a hash has for each of these fields, in their order; false for nothing.
+local function values(key, fields)
+  local found = {}
+  for first = 1, #fields, AT_ONCE do
+    local last = math.min(first + AT_ONCE - 1, #fields)
+    for _, value in ipairs(redis.call('HMGET', key, unpack(fields, first, last))) do
+      found[#found + 1] = value
+    end
+  end
+  return found
+end
+
+-- Forget a reservation; returns its host, or nil when there is none. One that cannot be read is none of ours.
 local function drop(id)
   redis.call('ZREM', ENDS, id)
   redis.call('HDEL', SEEN, id)
-  local record = redis.call('HGET', RECORDS, id)
-  if not record then
+  local text = redis.call('HGET', RECORDS, id)
+  redis.call('HDEL', RECORDS, id)
+  local readable, said = pcall(cjson.decode, text or '')
+  if not readable or type(said) ~= 'table' or type(said.host) ~= 'string' or type(said.demand) ~= 'table' then
     return nil
   end
-  redis.call('HDEL', RECORDS, id)
-  local said = cjson.decode(record)
   local request = said.demand.request_id
   if type(request) == 'string' and redis.call('HGET', REQUESTS, request) == id then
     redis.call('HDEL', REQUESTS, request)
   end
-  local left = {}
-  for _, each in ipairs(ids_on(said.host)) do
-    if each ~= id then
-      left[#left + 1] = each
+  local ids = ids_on(said.host)
+  for number, each in ipairs(ids) do
+    if each == id then
+      table.remove(ids, number)
+      changed_lists[said.host] = true
+      break
     end
   end
-  put_on(said.host, left)
   return said.host
 end
 
@@ -95,8 +118,11 @@ end
 
 -- Let the keys go some time after the last reservation, should all replicas die.
 local function keep()
-  local last = redis.call('ZRANGE', ENDS, -1, -1, 'WITHSCORES')
-  local longest = math.max((tonumber(last[2]) or now) - now, 0) + MARGIN
+  local longest = MARGIN
+  for _, key in ipairs({ENDS, RELEASED}) do
+    local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+    longest = math.max(longest, (tonumber(last[2]) or now) - now + MARGIN)
+  end
   for number = 2, #KEYS do
     redis.call('PEXPIRE', KEYS[number], whole(longest))
   end
@@ -111,9 +137,8 @@ end
 local function insert(id, host, request, expires, text)
   redis.call('HSET', RECORDS, id, text)
   redis.call('ZADD', ENDS, whole(expires), id)
-  local ids = ids_on(host)
-  ids[#ids + 1] = id
-  put_on(host, ids)
+  table.insert(ids_on(host), id)
+  changed_lists[host] = true
   if request ~= '' then
     redis.call('HSETNX', REQUESTS, request, id)
   end
@@ -133,16 +158,15 @@ end
 -- was taken over by an instance that the caller does not see still counts: its view is older than that instance.
 local function claims(host, shown)
   local cpu, memory, promises = 0, 0, {}
-  for _, id in ipairs(ids_on(host)) do
-    local text = redis.call('HGET', RECORDS, id)
-    if text then
-      local expires, its_cpu, its_memory, promised = string.match(text, HEAD)
-      local seen_here = shown[id] and redis.call('HGET', SEEN, id) == shown[id]
-      if tonumber(expires) > now and not seen_here then
-        cpu, memory = cpu + tonumber(its_cpu), memory + tonumber(its_memory)
-        if promised == 'true' then
-          promises[#promises + 1] = cjson.decode(text).demand.pool
-        end
+  local ids = ids_on(host)
+  for number, text in ipairs(values(RECORDS, ids)) do
+    local id = ids[number]
+    local expires, its_cpu, its_memory, promised = string.match(text or '', HEAD)
+    local seen_here = shown[id] and redis.call('HGET', SEEN, id) == shown[id]
+    if expires and tonumber(expires) > now and not seen_here then
+      cpu, memory = cpu + tonumber(its_cpu), memory + tonumber(its_memory)
+      if promised == 'true' then
+        promises[#promises + 1] = cjson.decode(text).demand.pool
       end
     end
   end
@@ -162,10 +186,11 @@ local function reserve()
   if request ~= '' then
     local earlier = redis.call('HGET', REQUESTS, request)
     local text = earlier and redis.call('HGET', RECORDS, earlier)
-    if text and tonumber((string.match(text, HEAD))) > now then
+    if text and tonumber(string.match(text, HEAD) or '0') > now then
       touch(cjson.decode(text).host) -- so that the answer shows it
       return 'known', earlier
     end
+    redis.call('HDEL', REQUESTS, request)
   end
   if redis.call('ZSCORE', RELEASED, id) then
     return 'gone', id
@@ -201,21 +226,37 @@ local function created(id)
   return tonumber(string.match(redis.call('HGET', RECORDS, id) or '', '"created":(%d+)') or now)
 end
 
+local takers = {}
+
+-- Which reservation on a host the instance of a label has taken over.
+local function taken_by(host, label)
+  if not takers[host] then
+    takers[host] = {}
+    local ids = ids_on(host)
+    for number, each in ipairs(values(SEEN, ids)) do
+      if each then
+        takers[host][each] = ids[number]
+      end
+    end
+  end
+  return takers[host][label]
+end
+
 -- Let the instance of this label take a reservation over, unless that is taken, or the instance has an older one. Who
 -- did not know of the older one has given it to a younger one.
 local function mark(id, host, label)
   if redis.call('HEXISTS', RECORDS, id) == 0 or redis.call('HEXISTS', SEEN, id) == 1 then
     return
   end
-  for _, other in ipairs(ids_on(host)) do
-    if redis.call('HGET', SEEN, other) == label then
-      if created(other) <= created(id) then
-        return
-      end
-      redis.call('HDEL', SEEN, other)
+  local other = taken_by(host, label)
+  if other then
+    if created(other) <= created(id) then
+      return
     end
+    redis.call('HDEL', SEEN, other)
   end
   redis.call('HSET', SEEN, id, label)
+  takers[host][label] = id
   touch(host)
 end
 
@@ -238,23 +279,30 @@ local function see()
 end
 
 -- What is given back stays known as such for as long as it could come back: from a command that was sent and not
--- answered, or from a replica that was cut off.
+-- answered, or from a replica that was cut off. An id that only may be one (`certain` is 0) is not worth it.
 local function release()
   local outcome = 'none'
   for _ = 1, take_number() do
-    local id, life = take(), take_number()
-    redis.call('ZADD', RELEASED, whole(now + life), id)
+    local id, life, certain = take(), take_number(), take() == '1'
     local host = drop(id)
     if host then
       touch(host)
       outcome = 'released'
     end
+    if host or certain then
+      redis.call('ZADD', RELEASED, whole(now + life), id)
+    end
   end
   return outcome, ''
 end
 
--- A replica comes (back), and brings what it knows: what this Redis has not got, it has lost, or never heard of.
+-- A replica comes (back), and brings what it knows: what this Redis has not got, it has lost, or never heard of. In
+-- another run of the server than before, all replicas have yet to come: from then on counts how long that was ago.
 local function join()
+  local run = take()
+  if redis.call('HGET', STATE, 'run') ~= run then
+    redis.call('HSET', STATE, 'run', run, 'founded', whole(now))
+  end
   release()
   for _ = 1, take_number() do
     local id, left, age, request, label = take(), take_number(), take_number(), take(), take()
@@ -271,18 +319,19 @@ end
 
 local function changes()
   local found = {}
-  local touched = redis.call('ZRANGEBYSCORE', CHANGED, '(' .. whole(known), '+inf', 'WITHSCORES')
-  for number = 1, #touched, 2 do
-    local host, entries = touched[number], {}
-    for _, id in ipairs(ids_on(host)) do
-      local text = redis.call('HGET', RECORDS, id)
+  local news = redis.call('ZRANGEBYSCORE', CHANGED, '(' .. whole(known), '+inf', 'WITHSCORES')
+  for number = 1, #news, 2 do
+    local host, entries = news[number], {}
+    local ids = ids_on(host)
+    local labels = values(SEEN, ids)
+    for place, text in ipairs(values(RECORDS, ids)) do
       if text then
-        entries[#entries + 1] = id
+        entries[#entries + 1] = ids[place]
         entries[#entries + 1] = text
-        entries[#entries + 1] = redis.call('HGET', SEEN, id) or ''
+        entries[#entries + 1] = labels[place] or ''
       end
     end
-    found[#found + 1] = {host, touched[number + 1], entries}
+    found[#found + 1] = {host, news[number + 1], entries}
   end
   return found
 end
@@ -305,5 +354,6 @@ local outcome, detail = 'synced', ''
 if operations[operation] then
   outcome, detail = operations[operation]()
 end
+write_hosts()
 keep()
 return {current, tonumber(redis.call('HGET', STATE, 'version')), now, outcome, detail, changes()}

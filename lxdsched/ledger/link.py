@@ -294,4 +294,8 @@ def _owner(moved: ErrorReply, here: Address | None) -> TcpAddress | None:
     host, _, port = str(moved).rpartition(" ")[2].rpartition(":")
     if not host and isinstance(here, TcpAddress):
         host = here.host
-    return TcpAddress(host.strip("[]"), int(port)) if host and port.isdigit() else None
+    return (
+        TcpAddress(host.strip("[]"), int(port))
+        if host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+        else None
+    )

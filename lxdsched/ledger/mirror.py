@@ -35,12 +35,14 @@ class Mirror:
         self._picture = picture
         self._looks: dict[str, _Look] = {}
         self._versions: dict[str, int] = {}
+        self._odd: set[str] = set()  # of which it was said that they cannot be read
         self.epoch = ""
         self.version = 0
 
     def forget(self) -> None:
         """Take nothing for known that Redis has said: it may be another one by now. The picture stays."""
         self._versions.clear()
+        self._odd.clear()
         self.epoch = ""
         self.version = 0
 
@@ -89,7 +91,9 @@ class Mirror:
         try:
             made = records.read(entry, now, time)
         except RecordError as error:
-            self._log.error("the shared ledger holds what is not ours: {error}", error=str(error))
+            if entry.id not in self._odd:
+                self._odd.add(entry.id)
+                self._log.error("the shared ledger holds what is not ours: {error}", error=str(error))
             return None
         if made.expires_at <= now:
             return None

@@ -15,15 +15,17 @@ from twisted.logger import Logger
 
 from lxdsched.ledger.link import LinkError
 
-OPENING = 2.0
+OPENING = 1.5
 """Seconds for which one attempt to reach Redis may go on. Nobody waits for it."""
 FIRST_PAUSE = 0.1
 """Seconds between the first two attempts; doubled each time."""
 MOST_PAUSE = 1.0
 """Seconds between two attempts, at most."""
-SETTLING = 2.0
-"""Seconds for which a Redis that is not the one that was lost may not have heard yet what others know: all of them try
-to come back in less."""
+JOINING = 0.5
+"""Seconds that to join takes, at most, with as many reservations as there are on a usual fleet."""
+SETTLING = OPENING + MOST_PAUSE + JOINING
+"""Seconds for which a Redis that has lost what it knew may not have heard yet what others know: all of them come back
+to it in less."""
 STEADY = 10.0
 """Seconds after which a link that is lost counts as one that was good: the next attempt is made at once."""
 
@@ -46,16 +48,14 @@ class Link(Protocol):
 class Presence:
     """Keeps a link open, and `join`s whenever it is.
 
-    To join tells one state of Redis from another, and how many seconds ago that was empty. Where it is another than
-    before, or was empty a moment ago, all replicas come (back) to it at about the same time, and until they have, none
-    can be sure to know what the others have claimed.
+    To join tells how many seconds ago this run of Redis was first joined. One that has just started, or has just become
+    the primary, may have lost what it knew. All replicas come (back) to it at about the same time, and until they have,
+    none can be sure to know what the others have claimed.
     """
 
     _log = Logger()
 
-    def __init__(
-        self, clock: IReactorTime, link: Link, join: Callable[[], Awaitable[tuple[str, float]]], random: Random
-    ) -> None:
+    def __init__(self, clock: IReactorTime, link: Link, join: Callable[[], Awaitable[float]], random: Random) -> None:
         self._clock = clock
         self._link = link
         self._join = join
@@ -65,7 +65,6 @@ class Presence:
         self._waiters: set[Deferred[None]] = set()
         self._gone: Deferred[None] | None = None
         self._keeping: Deferred[None] | None = None
-        self._joined: tuple[str, str] | None = None
         self._sure_at = 0.0
         self.present = False
         self.settled = False  # whether it is known if Redis can be had
@@ -118,7 +117,7 @@ class Presence:
             try:
                 await self._link.open(OPENING)
                 self._coming = True
-                epoch, age = await self._join()
+                age = await self._join()
             except LinkError as error:
                 self._link.close()
                 self._away(str(error))
@@ -130,10 +129,7 @@ class Presence:
                 self._away("joining has failed, as the log says")
             else:
                 began = self._clock.seconds()
-                joined = (self._link.server, epoch)
-                another = self._joined not in {None, joined}
-                self._sure_at = began + (SETTLING if another else SETTLING - age)
-                self._joined = joined
+                self._sure_at = began + SETTLING - age
                 gone = self._gone = Deferred()
                 self._arrived(began)
                 await gone

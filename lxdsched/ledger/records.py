@@ -17,6 +17,9 @@ from lxdsched.model import Demand, InstanceType, Kind, Reservation, Resources
 KEYS = ("state", "records", "seen", "hosts", "changed", "ends", "requests", "released")
 """The names of the keys behind the prefix, in the order in which the script wants them."""
 
+_MOST_TIME = 1 << 44
+"""Milliseconds since the epoch that are beyond all times: some five hundred years."""
+
 
 class RecordError(ValueError):
     """What was found in Redis is not ours; the message says what is wrong with it."""
@@ -69,7 +72,7 @@ class HostState:
 class Reply:
     """What the script answers. `time` is Redis' clock in milliseconds; `hosts` are those that have changed.
 
-    `detail` is the id of a reservation, or when the epoch began by that clock.
+    `detail` is the id of a reservation, or when this run of the server was first joined, by that clock.
     """
 
     epoch: str
@@ -78,6 +81,11 @@ class Reply:
     outcome: str
     detail: str
     hosts: Sequence[HostState]
+
+    @property
+    def founded(self) -> int:
+        """When this run of the server was first joined, by its clock in milliseconds. ValueError for other answers."""
+        return int(self.detail)
 
 
 def keys(prefix: str) -> tuple[str, ...]:
@@ -89,7 +97,7 @@ def read_reply(said: Any) -> Reply:
     """Read what the script has answered. RecordError when it is not what it answers."""
     try:
         epoch, version, time, outcome, detail, hosts = said
-        return Reply(
+        reply = Reply(
             epoch.decode(),
             int(version),
             int(time),
@@ -100,15 +108,18 @@ def read_reply(said: Any) -> Reply:
                     host.decode(),
                     int(since),
                     [
-                        Entry(each[0].decode(), each[1], each[2].decode() or None)
+                        Entry(each[0].decode(), bytes(each[1]), each[2].decode() or None)
                         for each in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
                     ],
                 )
                 for host, since, entries in hosts
             ],
         )
-    except (AttributeError, TypeError, ValueError) as error:
+        if not 0 <= reply.time <= _MOST_TIME or (reply.outcome == "joined" and reply.founded > reply.time):
+            raise ValueError("it is at another time")
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise RecordError(f"the ledger's script has answered what it never answers ({error})") from None
+    return reply
 
 
 def kind(pool: Kind | None) -> bytes:
@@ -129,7 +140,9 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
     """
     try:
         said = msgspec.json.decode(entry.record, type=_Record)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        if not 0 <= said.created <= said.expires <= _MOST_TIME:
+            raise ValueError("it is of another time")
+    except ValueError as error:  # msgspec's errors are such
         raise RecordError(f"the record of reservation {entry.id} cannot be read: {error}") from None
     resources = Resources(said.cpu, said.memory)
     pool = None if said.demand.pool is None else Kind(said.demand.pool.resource_type, said.demand.pool.image_alias)

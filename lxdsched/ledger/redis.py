@@ -35,9 +35,9 @@ MOST_ROUNDS = 12
 class RedisLedger:
     """Shares reservations of `life` seconds with the other replicas.
 
-    A request waits for Redis for `patience` seconds at most, and half as long for one answer; without Redis, it is
-    answered from what this process knows, or not at all (`refuse`). `by` names this replica, for people; `link` makes
-    what reaches Redis, given what to call when it is lost.
+    A request waits for Redis for `patience` seconds at most; without Redis, it is answered from what this process
+    knows, or not at all (`refuse`). `by` names this replica, for people; `link` makes what reaches Redis, given what to
+    call when it is lost.
     """
 
     def __init__(
@@ -55,11 +55,10 @@ class RedisLedger:
         self._clock = clock
         self._life = life
         self._patience = patience
-        self._turn = patience / 2  # for one call: whatever it tells, there is time for another one
         self._refuse = refuse
         self._picture = Picture(clock)
         self._alone = MemoryLedger(clock, life, self._picture)
-        self._exchange = Exchange(clock, self._picture, link, prefix=prefix, patience=self._turn, by=by, random=random)
+        self._exchange = Exchange(clock, self._picture, link, prefix=prefix, by=by, random=random)
         self._presence = self._exchange.presence
         self._taking_over = TakeOver(clock, self._picture, self._exchange)
 
@@ -105,57 +104,59 @@ class RedisLedger:
 
     async def refresh(self) -> None:
         """Hear what others have claimed; returns, at the latest, when that has taken too long."""
-        if await self._presence.here(self._turn):
-            await self._exchange.synchronise()
+        began = self._clock.seconds()
+        if await self._presence.here(self._patience / 2):
+            await self._exchange.synchronise(self._left(began))
 
     async def reserve(self, demand: Demand, rank: Rank) -> Reservation | None:
         """Claim the demand on the first host of `rank()` on which it fits beside all that is claimed there."""
         began = self._clock.seconds()
-        fresh, full = False, None
+        fresh, moved, full = False, False, None
         for number in count():
             if (known := self._picture.find(demand.request_id)) is not None:
                 return known
-            here = await self._presence.here(self._turn - (self._clock.seconds() - began))
+            here = await self._presence.here(self._left(began) - self._patience / 2)
             self._check_usable()
             if not here:
                 return await self._alone.reserve(demand, rank)
-            left = self._patience - (self._clock.seconds() - began)
             candidates = rank()
-            if candidates == full or (number and left < self._turn) or number == MOST_ROUNDS:
+            left = self._left(began)
+            # A round that was cut short would take a link for dead that is only slow.
+            takes = max(2 * self._exchange.pace, self._patience / 4)
+            if candidates == full or number == MOST_ROUNDS or (number and left < takes and not moved):
                 return None
             if not candidates:
                 if fresh:
                     return None
-                fresh = await self._exchange.synchronise()
+                fresh = await self._exchange.synchronise(left)
                 continue
             likely = self._first_with_room(demand, candidates)
             # To be sent away for the best host, there must be time for another round.
-            best = likely == 0 and number < MOST_EXACT and left - self._exchange.pace >= self._turn
+            best = likely == 0 and number < MOST_EXACT and left - self._exchange.pace >= takes
             try:
-                made = await self._claim(demand, candidates, likely, exact=best)
+                made = await self._claim(demand, candidates, likely, max(left, self._patience / 4), exact=best)
             except LinkError:
                 continue
             if made is not None:
                 return made
-            fresh, full = True, None if best else candidates
+            fresh, moved, full = True, best, None if best else candidates
         return None
 
     async def release(self, reservation_id: str) -> bool:
         """Give a reservation back. False when there is none. Raises LedgerUnavailableError."""
-        if self._picture.get(reservation_id) is None:
-            await self.refresh()
         known = self._picture.get(reservation_id)
-        if known is None:
-            return False
+        until = self._clock.seconds() + self._life if known is None else known.expires_at
         if self._presence.present:
             try:
-                return await self._exchange.give_back(known.id, known.expires_at)
+                return await self._exchange.give_back(reservation_id, until, self._patience, certain=known is not None)
             except LinkError:
                 pass
         if not self._presence.present:
             self._check_usable()
-        self._exchange.remember_released(known.id, known.expires_at)
-        return self._picture.drop(known.id)
+        if known is None:
+            return False
+        self._exchange.remember_released(reservation_id, until)
+        return self._picture.drop(reservation_id)
 
     async def reservations(self) -> Sequence[Reservation]:
         """List the living reservations, pending and seen, oldest first."""
@@ -179,7 +180,7 @@ class RedisLedger:
         return next((number for number, room in enumerate(rooms) if room.covers(demand.resources)), None)
 
     async def _claim(
-        self, demand: Demand, candidates: Sequence[Candidate], likely: int | None, *, exact: bool
+        self, demand: Demand, candidates: Sequence[Candidate], likely: int | None, patience: float, *, exact: bool
     ) -> Reservation | None:
         """Have the script claim; None where others were faster. Raises LinkError.
 
@@ -207,18 +208,22 @@ class RedisLedger:
             pool = promise(demand, candidates[likely], self._picture.claims(host))
             self._picture.hold(hold := Hold(reservation_id, host, demand.resources, pool))
         try:
-            reply = await self._exchange.call("reserve", *arguments)
+            reply = await self._exchange.call("reserve", *arguments, patience=patience)
         except (LinkError, CancelledError):
-            # Nobody waits any more for what may yet be claimed.
-            until = self._clock.seconds() + self._life
-            self._exchange.remember_released(reservation_id, until)
-            if self._presence.present:
-                self._exchange.in_background(self._exchange.give_back(reservation_id, until))
+            # Nobody waits any more for what may yet be claimed. By its key it may be found, or have been: it stays.
+            if demand.request_id is None:
+                self._withdraw(reservation_id)
             raise
         finally:
             if hold is not None:
                 self._picture.let_go(hold)
         return self._picture.get(reply.detail) if reply.outcome in {"made", "known"} else None
+
+    def _withdraw(self, reservation_id: str) -> None:
+        until = self._clock.seconds() + self._life
+        self._exchange.remember_released(reservation_id, until)
+        if self._presence.present:
+            self._exchange.in_background(self._exchange.give_back(reservation_id, until))
 
     def _offer(self, candidate: Candidate) -> list[Argument]:
         """Write a host as the script judges it: by its room, and by what this replica counts there itself."""
@@ -235,6 +240,9 @@ class RedisLedger:
             len(shown),
             *(part for pair in shown for part in pair),
         ]
+
+    def _left(self, began: float) -> float:
+        return self._patience - (self._clock.seconds() - began)
 
     def _check_usable(self) -> None:
         if not self.usable:

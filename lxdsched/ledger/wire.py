@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from txredisapi import InvalidData, RedisProtocol, ResponseError
+from txredisapi import RedisProtocol, ResponseError
 
 from lxdsched.tls import CertificateRefused
 
@@ -113,7 +113,7 @@ class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
         """Take in replies."""
         try:
             super().dataReceived(data, unpause)
-        except InvalidData:
+        except Exception:  # whatever it may be that it says
             self.end(f"{self.server} does not speak the protocol of Redis")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802

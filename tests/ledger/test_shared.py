@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from lxdsched.ledger.book import Candidate, LedgerUnavailableError
 from lxdsched.ledger.exchange import MOST_BROUGHT
-from lxdsched.ledger.presence import SETTLING
+from lxdsched.ledger.presence import MOST_PAUSE, OPENING, SETTLING
 from lxdsched.model import Instance, Kind, Phase, Reservation, Resources
 from tests.ledger.bench import LIFE, ROOMY, at_once
 from tests.ledger.stopped import StoppedRedis
@@ -125,6 +125,21 @@ def test_what_another_replica_claimed_meanwhile_is_heard_of_and_the_best_host_ch
     assert one.claimed() == [2, 2, 0]
 
 
+def test_where_there_is_time_for_one_more_round_alone_any_host_with_room_will_do(
+    pair: tuple[Replica, Replica], stopped: StoppedRedis
+) -> None:
+    one, other = pair
+    one.wire.hold()
+    asking = one.ask()
+    for taken in "ab":
+        assert other.placed().host == taken
+        stopped.advance(0.12)
+        assert not asking.ended
+        one.wire.step()
+    assert asking.made is not None
+    assert asking.made.host == "b", "there is room, though c has more"
+
+
 def test_before_a_request_is_refused_the_latest_is_heard_of(
     pair: tuple[Replica, Replica], stopped: StoppedRedis
 ) -> None:
@@ -155,6 +170,20 @@ def test_what_was_claimed_for_somebody_who_has_gone_is_given_back(pair: tuple[Re
     one.wire.release()
     assert other.listed() == []
     assert one.claimed() == [0, 0, 0]
+
+
+def test_what_was_claimed_under_a_key_stays_for_whoever_repeats_the_request(pair: tuple[Replica, Replica]) -> None:
+    one, other = pair
+    one.wire.hold()
+    asking = one.ask(request_id="r-1")
+    one.wire.step()
+    late = one.ask(request_id="r-2")
+    made = other.placed(request_id="r-1")
+    asking.cancel()
+    late.cancel()
+    one.wire.release()
+    assert {each.request_id for each in other.listed()} == {"r-1", "r-2"}
+    assert other.placed(request_id="r-1").id == made.id
 
 
 def test_what_was_claimed_by_a_call_whose_answer_was_lost_is_given_back_and_the_request_answered_all_the_same(
@@ -384,6 +413,36 @@ def test_a_replica_that_may_not_answer_alone_refuses_until_all_have_had_the_time
     stopped.advance(SETTLING)
     assert strict.listed() == [made]
     at_once(strict.ledger.stop())
+
+
+def test_nobody_is_sure_of_another_run_of_redis_until_all_have_had_the_time_to_join(
+    pair: tuple[Replica, Replica], stopped: StoppedRedis
+) -> None:
+    """It may have lost what was written last: it was restarted from its disk, or was a replica until now."""
+    one, other = pair
+    for replica in pair:
+        replica.wire.lose("it is gone")
+        replica.wire.server = "another one"
+    newcomer = Replica(stopped)
+    newcomer.wire.server = "another one"
+    newcomer.ledger.start()
+    assert newcomer.ledger.degraded, "it has lost nothing itself, but others have"
+    stopped.advance(1)
+    stopped.advance(1)
+    one.wire.lose("it is gone for a moment")
+    stopped.advance(0.1)
+    assert one.ledger.degraded
+    assert other.ledger.degraded
+    stopped.advance(SETTLING - 2)
+    assert not any(replica.ledger.degraded for replica in (one, other, newcomer))
+    one.wire.lose("it is gone")
+    stopped.advance(1)
+    assert not one.ledger.degraded, "it is the Redis that it was"
+    at_once(newcomer.ledger.stop())
+
+
+def test_all_come_back_in_less_time_than_nobody_is_sure() -> None:
+    assert OPENING + MOST_PAUSE < SETTLING
 
 
 def test_a_request_waits_for_a_redis_that_is_just_being_found_but_not_for_long(stopped: StoppedRedis) -> None:
