@@ -144,11 +144,15 @@ class RedisLedger:
 
     async def release(self, reservation_id: str) -> bool:
         """Give a reservation back. False when there is none. Raises LedgerUnavailableError."""
+        began = self._clock.seconds()
+        here = await self._presence.here(self._patience / 2)
         known = self._picture.get(reservation_id)
         until = self._clock.seconds() + self._life if known is None else known.expires_at
-        if self._presence.present:
+        if here:
             try:
-                return await self._exchange.give_back(reservation_id, until, self._patience, certain=known is not None)
+                return await self._exchange.give_back(
+                    reservation_id, until, self._left(began), certain=known is not None
+                )
             except LinkError:
                 pass
         if not self._presence.present:

@@ -464,6 +464,26 @@ def test_a_request_waits_for_a_redis_that_is_just_being_found_but_not_for_long(s
     at_once(replica.ledger.stop())
 
 
+def test_what_is_given_back_at_a_replica_that_is_just_starting_is_known_to_it_soon_enough(
+    pair: tuple[Replica, Replica], stopped: StoppedRedis
+) -> None:
+    one, _ = pair
+    made = one.placed()
+    newcomer = Replica(stopped)
+    found: Deferred[None] = Deferred()
+    newcomer.wire.finding = found
+    newcomer.ledger.start()
+    outcome: list[bool] = []
+    Deferred.fromCoroutine(newcomer.ledger.release(made.id)).addCallback(outcome.append)
+    assert not outcome
+    found.callback(None)
+    assert outcome == [True]
+    assert one.listed() == []
+    assert not at_once(newcomer.ledger.release("nobody"))
+    assert stopped.server.cli("ZCARD", "{test}:released") == 1, "what never was need not be remembered"
+    at_once(newcomer.ledger.stop())
+
+
 def test_nobody_waits_for_a_redis_that_was_lost(pair: tuple[Replica, Replica]) -> None:
     one, _ = pair
     one.wire.lose("it is gone")
