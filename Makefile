@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 
 # What the tests want of Debian 12, beside make itself.
-PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client openssl python3 python3-venv \
+PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client nginx-light openssl python3 python3-venv \
 	redis-sentinel redis-server
 
 .PHONY: help install run test check deps lock changelog clean
@@ -77,6 +77,6 @@ changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md wi
 	@$(BIN)/towncrier build --draft
 
 clean:  ## Remove what was installed and built
-	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
+	@rm -rf $(VENV) .incus build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 	find lxdsched tests twisted -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

@@ -91,7 +91,8 @@ class Link:
         if wire is None:
             raise LinkError("there is no connection to Redis")
         words = (len(keys), *keys, *arguments)
-        alarm = self._clock.callLater(timeout, wire.end, f"{wire.server} did not answer within {timeout:g} s")
+
+        alarm = _Alarm(self._clock, timeout, wire.end, f"{wire.server} did not answer within {timeout:.3g} s")
         try:
             try:
                 return await wire.ask("EVALSHA", self._digest, *words)
@@ -106,8 +107,7 @@ class Link:
             wire.end(reason)
             raise LinkError(reason) from None
         finally:
-            if alarm.active():
-                alarm.cancel()
+            alarm.cancel()
 
     def close(self) -> None:
         """Drop the connection, or give up opening it. It may be opened again."""
@@ -275,6 +275,24 @@ class Link:
         finally:
             if alarm.active():
                 alarm.cancel()
+
+
+class _Alarm:
+    """Gives up waiting after some seconds, and one turn of the reactor.
+
+    A process that was kept from running for that long may have the answer, and not have read it: that comes first.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, give_up: Callable[[str], None], reason: str) -> None:
+        self._call = clock.callLater(seconds, self._turn, clock, give_up, reason)
+
+    def cancel(self) -> None:
+        """Wait for ever."""
+        if self._call.active():
+            self._call.cancel()
+
+    def _turn(self, clock: IReactorTime, give_up: Callable[[str], None], reason: str) -> None:
+        self._call = clock.callLater(0, give_up, reason)
 
 
 class _Only(Factory):

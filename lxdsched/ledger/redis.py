@@ -157,10 +157,9 @@ class RedisLedger:
                 pass
         if not self._presence.present:
             self._check_usable()
-        if known is None:
-            return False
+        # Somebody else may know of it, and whoever gives it back needs it no more.
         self._exchange.remember_released(reservation_id, until)
-        return self._picture.drop(reservation_id)
+        return known is not None and self._picture.drop(reservation_id)
 
     async def reservations(self) -> Sequence[Reservation]:
         """List the living reservations, pending and seen, oldest first."""

@@ -142,14 +142,14 @@ class Channel(HTTPChannel):
     def retire(self) -> None:
         """Close the connection if it is idle, else let its request be the last one.
 
-        A request that is only coming in is left to come in: it is answered that it came too late.
+        A request that is only coming in is left to come in, and answered: it may have been sent before we stopped.
         """
         if self._handlingRequest:
             self.persistent = False
         elif self._deadline is None and self._used:
             self.loseConnection()
         elif self._deadline is None:
-            # Just connected: its first request may be on its way, and shall hear why it is not answered.
+            # Just connected: its first request may be on its way.
             self._retiring = True
             self._deadline = self.callLater(GRACE, self.loseConnection)
 

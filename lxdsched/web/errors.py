@@ -44,8 +44,3 @@ def internal_error() -> ApiError:
 def ledger_unavailable(message: str) -> ApiError:
     """Say that nothing may be promised now; another replica, or the same one in a moment, may answer."""
     return ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "1"})
-
-
-def shutting_down() -> ApiError:
-    """Say that this daemon stops; another replica, or the same one in a moment, may answer."""
-    return ApiError(503, "shutting_down", "the scheduler is shutting down", headers={"Retry-After": "1"})

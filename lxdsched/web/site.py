@@ -19,7 +19,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from lxdsched.web.channel import MOST_BODY, Channel, phrase, too_large
-from lxdsched.web.errors import ApiError, internal_error, invalid_request, shutting_down
+from lxdsched.web.errors import ApiError, internal_error, invalid_request
 
 IDLE = 75.0
 """Seconds that a connection may wait for its next request."""
@@ -63,11 +63,8 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Hand the request to its route, unless the daemon stops or the request cannot be routed at all."""
+        """Hand the request to its route, unless it cannot be routed at all."""
         self.received_at = self.channel.site.reactor.seconds()
-        if self.channel.site.stopping:
-            self.answer_error(shutting_down())
-            return
         try:
             self.method.decode("ascii")
             unquote_to_bytes(self.path).decode("utf-8")

@@ -18,6 +18,9 @@ from tests.promise.truth import Listing, SimulatedFleet, TrueHost, TrueInstance,
 LIFE = 30.0
 """Seconds for which an answer's capacity is kept."""
 
+LISTING = 5.0
+"""Seconds after which a listing has arrived."""
+
 TICK = 0.01
 """Seconds that pass with everything that happens."""
 
@@ -136,8 +139,17 @@ class Fleet:
         self.check()
 
     def _next_due(self) -> tuple[float, Replica, str] | None:
-        """Find what is to be seen first: before its reservation ends, an instance has to be known to each replica."""
-        found = [
+        """Find what is to be seen first.
+
+        Before its reservation ends, an instance has to be known to each replica; and no listing takes for ever.
+        """
+        late = [
+            (each.under_way[0][0] + LISTING, replica, name)
+            for replica in self.replicas
+            for name, each in replica.eyes.items()
+            if each.under_way
+        ]
+        unknown = [
             (each.reservation.expires_at - 10 * TICK, replica, host.name)
             for each in self.promised
             for host in [self.hosts[each.reservation.host]]
@@ -145,7 +157,7 @@ class Fleet:
             for replica in self.replicas
             if not replica.eyes[host.name].knows(each.made)
         ]
-        return min(found, key=lambda each: each[0], default=None)
+        return min(late + unknown, key=lambda each: each[0], default=None)
 
     def look(self, replica: Replica, name: str) -> None:
         """Have a replica see a host as it is now."""
