@@ -135,7 +135,7 @@ class Exchange:
 
     async def _run(self, operation: str, version: int, *arguments: Argument, patience: float = UNHURRIED) -> Reply:
         began = self._asked_at = self._clock.seconds()
-        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], patience)
+        said = await self._link.run(self._keys, [operation, self.mirror.epoch, version, *arguments], max(patience, 0.0))
         took = self._clock.seconds() - began
         self.pace = max(took, self.pace + (took - self.pace) / 8)
         try:

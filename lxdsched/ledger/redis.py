@@ -157,9 +157,10 @@ class RedisLedger:
                 pass
         if not self._presence.present:
             self._check_usable()
-        # Somebody else may know of it, and whoever gives it back needs it no more.
+        if known is None:
+            return False
         self._exchange.remember_released(reservation_id, until)
-        return known is not None and self._picture.drop(reservation_id)
+        return self._picture.drop(reservation_id)
 
     async def reservations(self) -> Sequence[Reservation]:
         """List the living reservations, pending and seen, oldest first."""
