@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.task import deferLater
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
@@ -86,7 +87,7 @@ class RestClient:
 
         With `wait` False it returns at once what LXD tells about the operation that it started.
         """
-        answer = await self._exchange(method, _with_query(path, query), body, timeout)
+        answer = await self._once_ready(method, _with_query(path, query), body, timeout)
         if answer["type"] != "async" or not wait:
             return answer["metadata"]
         bare, _, rest = answer["operation"].partition("?")
@@ -102,6 +103,19 @@ class RestClient:
     async def aclose(self) -> None:
         """Close every connection. The next request opens a new one."""
         await self._pool.closeCachedConnections()
+
+    async def _once_ready(
+        self, method: str, path: str, body: Mapping[str, object] | bytes | None, timeout: float
+    ) -> Any:
+        """Ask again while a member that has just started says so: in a cluster, others ask it before it is ready."""
+        end = self._reactor.seconds() + timeout
+        while True:
+            try:
+                return await self._exchange(method, path, body, timeout)
+            except LxdError as error:
+                if "isn't ready yet" not in str(error) or self._reactor.seconds() > end:
+                    raise
+            await deferLater(self._reactor, 0.2)
 
     async def _exchange(self, method: str, path: str, body: Mapping[str, object] | bytes | None, timeout: float) -> Any:
         answer = Deferred.fromCoroutine(self._answer(method, path, body))
