@@ -162,8 +162,8 @@ class RedisReader:
             sentinel_account=sentinel_account,
             database=place.database,
             tls=tls,
-            timeout=self._values["redis_timeout"] or 0.25,
-            prefix=self._values["redis_prefix"] or "lxdsched",
+            timeout=self._values["redis_timeout"],
+            prefix=self._values["redis_prefix"],
         )
 
     def _place(self, addr: str) -> Place | None:

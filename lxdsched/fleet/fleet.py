@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
-from lxdsched.fleet.alarm import alarm
+from lxdsched.alarm import alarm
 from lxdsched.fleet.host import Host
 from lxdsched.model import View
 

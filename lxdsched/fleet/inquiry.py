@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from lxdsched.fleet.alarm import alarm
+from lxdsched.alarm import alarm
 from lxdsched.fleet.client import HostClient, HostError
 from lxdsched.fleet.counting import allocate
 from lxdsched.fleet.settings import Counting, Patience

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from lxdsched.fleet.alarm import alarm
+from lxdsched.alarm import alarm
 from lxdsched.fleet.client import HostError
 from lxdsched.fleet.events import Event
 from lxdsched.fleet.settings import Patience

@@ -141,18 +141,12 @@ class Exchange:
         try:
             reply = records.read_reply(said)
         except RecordError as error:
-            self._abandon(str(error))
+            self.presence.abandon(str(error))
             raise LinkError(str(error)) from None
         if reply.outcome == "epoch":
-            self._abandon("it has lost all that it held")
+            self.presence.abandon("it has lost all that it held")
             raise LinkError("it has lost all that it held")
         return reply
-
-    def _abandon(self, reason: str) -> None:
-        # Whoever waits for an answer must not take the link for good when it fails.
-        self.presence.away(reason)
-        self._link.close()
-        self._lost(reason)
 
     async def _join(self) -> float:
         """Bring along what this process knows, and take in what Redis has. Raises LinkError.

@@ -12,7 +12,7 @@
 -- ARGV  1 operation, 2 epoch, 3 version: what the caller knows; then what the operation wants
 --
 -- Answers {epoch, version, time, outcome, detail, {{host, version, {id, record, label, ...}}, ...}}: the detail is the id
--- of the reservation that was made or known, or when the epoch began; the hosts are those that have changed since the
+-- of the reservation that was made or known, or when this run was first joined; the hosts are those that have changed since the
 -- version that the caller knew.
 
 local STATE, RECORDS, SEEN, HOSTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -337,11 +337,12 @@ local function changes()
 end
 
 local current = redis.call('HGET', STATE, 'epoch')
-if operation == 'join' and not current then
-  current = take()
-  redis.call('HSET', STATE, 'epoch', current, 'version', 0, 'founded', whole(now))
-elseif operation == 'join' then
-  take()
+if operation == 'join' then
+  local proposed = take()
+  if not current then
+    current = proposed
+    redis.call('HSET', STATE, 'epoch', current, 'version', 0)
+  end
 elseif current ~= epoch then
   return {current or '', 0, now, 'epoch', '', {}}
 end

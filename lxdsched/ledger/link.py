@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IReactorFromThreads, IReactorTime, IReactorUNIX, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 
+from lxdsched.alarm import alarm
 from lxdsched.ledger.settings import Account, Address, RedisSettings, RedisTls, TcpAddress, UnixAddress
 from lxdsched.ledger.wire import ErrorReply, LinkError, Wire
 from lxdsched.names import NamedEndpoint, Names
@@ -91,8 +92,7 @@ class Link:
         if wire is None:
             raise LinkError("there is no connection to Redis")
         words = (len(keys), *keys, *arguments)
-
-        alarm = _Alarm(self._clock, timeout, wire.end, f"{wire.server} did not answer within {timeout:.3g} s")
+        deadline = _Deadline(self._clock, timeout, wire.end, f"{wire.server} did not answer within {timeout:.3g} s")
         try:
             try:
                 return await wire.ask("EVALSHA", self._digest, *words)
@@ -107,7 +107,7 @@ class Link:
             wire.end(reason)
             raise LinkError(reason) from None
         finally:
-            alarm.cancel()
+            deadline.cancel()
 
     def close(self) -> None:
         """Drop the connection, or give up opening it. It may be opened again."""
@@ -263,21 +263,18 @@ class Link:
     async def _within(self, seconds: float, work: Coroutine[Deferred[Any], Any, T], wire: Wire) -> T:
         """Do something on a connection by a deadline; whatever goes wrong there becomes a LinkError."""
         doing = Deferred.fromCoroutine(work)
-        alarm = self._clock.callLater(max(seconds, 0), doing.cancel)
-        try:
-            return await doing
-        except ErrorReply as error:
-            raise LinkError(error.said_of(wire.server)) from None
-        except Exception:
-            if not alarm.active():
-                raise LinkError(f"{wire.server} did not answer within {seconds:.2g} s") from None
-            raise
-        finally:
-            if alarm.active():
-                alarm.cancel()
+        with alarm(self._clock, max(seconds, 0), doing.cancel) as deadline:
+            try:
+                return await doing
+            except ErrorReply as error:
+                raise LinkError(error.said_of(wire.server)) from None
+            except Exception:
+                if not deadline.active():
+                    raise LinkError(f"{wire.server} did not answer within {seconds:.2g} s") from None
+                raise
 
 
-class _Alarm:
+class _Deadline:
     """Gives up waiting after some seconds, and one turn of the reactor.
 
     A process that was kept from running for that long may have the answer, and not have read it: that comes first.

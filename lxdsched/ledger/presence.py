@@ -99,14 +99,22 @@ class Presence:
                 self._waiters.discard(waiter)
         return self.present
 
-    def away(self, reason: str) -> None:
-        """Take note that the link is of no use any more, and about to be closed."""
+    def abandon(self, reason: str) -> None:
+        """Give up a link that still stands, and look for Redis anew."""
         if self.present:
-            self._away(reason)
+            self._away(
+                reason
+            )  # before all: whoever waits for an answer must not take the link for good when that fails
+        self._link.close()
+        self._look_anew()
 
     def lost(self, reason: str) -> None:
         """Take note that the link is gone."""
-        self.away(reason)
+        if self.present:
+            self._away(reason)
+        self._look_anew()
+
+    def _look_anew(self) -> None:
         if self._gone is not None:
             gone, self._gone = self._gone, None
             gone.callback(None)

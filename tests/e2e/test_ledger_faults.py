@@ -12,19 +12,11 @@ import pytest
 from tests.e2e.course import CLIENTS, KEEP, PATIENT, REFUSED, SECONDS, TIMEOUT, Course, agreed, check_answers, show
 from tests.e2e.daemon import TOLD_TO_END
 from tests.e2e.load import Answer, Client, Load, overbooked
-from tests.e2e.replicas import ASKED, CORES, Fleet, replicas, simulated, soon
+from tests.e2e.replicas import ASKED, CORES, Fleet, replicas, soon
 from tests.e2e.slow import SlowRelay, slow_relay
 from tests.redis.server import RedisServer, redis_server
 
 pytestmark = pytest.mark.real_redis
-
-HOSTS = 4
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with simulated(HOSTS) as it:
-        yield it
 
 
 @dataclass

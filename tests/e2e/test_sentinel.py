@@ -11,21 +11,14 @@ import pytest
 
 from tests.e2e.course import CLIENTS, KEEP, PATIENT, SECONDS, Course, agreed, check_answers, show
 from tests.e2e.load import Load
-from tests.e2e.replicas import Fleet, Replicas, replicas, simulated, soon
+from tests.e2e.replicas import Fleet, Replicas, replicas, soon
 from tests.redis.groups import Sentinels, sentinels
 from tests.redis.server import RedisServer, redis_server
 
 pytestmark = pytest.mark.real_redis
 
-HOSTS = 4
 DEMOTED = 20.0
 """Seconds within which Sentinels make a replica of a primary that comes back; about eight, after which they look."""
-
-
-@pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    with simulated(HOSTS) as it:
-        yield it
 
 
 @dataclass

@@ -60,7 +60,7 @@ class RedisServer:
     """One redis-server on a TCP port of `host`, or on a Unix socket alone with `unix`.
 
     `password` is that of the default user, `acl` are further users as ACL SETUSER has them (`joe on >secret ~* +@all`),
-    `options` what else redis.conf may say. `before` are the first words of its command line, `faketime` and such.
+    `options` what else redis.conf may say.
     What it holds is gone when it ends, unless `options` say otherwise; what CONFIG REWRITE wrote stays.
     """
 
@@ -79,7 +79,6 @@ class RedisServer:
         replica_of: RedisServer | None = None,
         cluster: bool = False,
         options: Mapping[str, str] | None = None,
-        before: Sequence[str] = (),
     ) -> None:
         self.host = host
         self.port = 0 if unix else port or free_port(host)
@@ -87,7 +86,6 @@ class RedisServer:
         self.tls = tls
         self.directory = Path(tempfile.mkdtemp(prefix="lxredis"))
         self.path = str(self.directory / "redis.sock") if unix else None
-        self._before = tuple(before)
         self._process: subprocess.Popen[bytes] | None = None
         lines = [
             'save ""',
@@ -154,7 +152,7 @@ class RedisServer:
         assert self.pid is None, "it runs already"
         (self.directory / "dump.rdb").unlink(missing_ok=True)  # of a BGSAVE that a test has asked for
         # Should the tests be killed, it dies with them.
-        command = [*self._before, self.program, str(self.config)]
+        command = [self.program, str(self.config)]
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             stdin=subprocess.DEVNULL,
