@@ -18,6 +18,7 @@ from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
+from lxdsched.listener.settings import Bounds
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
@@ -58,6 +59,7 @@ class Config:
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    bounds: Bounds
     reservation_ttl: float
     stop_timeout: float
     log_level: str
@@ -114,6 +116,16 @@ class _Loader:
             counting=Counting(
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
+            ),
+            bounds=Bounds(
+                body=values["max_body_size"],
+                head=values["max_header_size"],
+                sending=values["request_timeout"],
+                idle=values["idle_timeout"],
+                connections=values["max_connections"],
+                connections_per_peer=values["max_connections_per_peer"],
+                requests=values["max_requests"],
+                rate_per_peer=values["max_rate_per_peer"],
             ),
             reservation_ttl=values["reservation_ttl"],
             stop_timeout=values["stop_timeout"],
