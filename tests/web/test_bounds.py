@@ -174,7 +174,7 @@ async def test_a_client_that_does_not_take_its_answer_is_dropped(served: Served,
     narrow(served, sending=0.3)
     _small_buffers(served, client)
     (connection,) = served.site.channels
-    connection.write(b"a long answer " * 100_000)
+    connection.tcp.write(b"a long answer " * 100_000)
     client.send(request_bytes)
     await eventually(lambda: not served.site.channels)
     transport: Any = client.transport
