@@ -38,8 +38,9 @@ from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
 from lxdsched.tls import FirstUse
+from lxdsched.web.access import Gate
 from lxdsched.web.app import Api
-from lxdsched.web.site import BoundedSite
+from lxdsched.web.site import HEALTH, BoundedSite
 
 _log = Logger()
 
@@ -167,7 +168,8 @@ def build(
         wall=wall,
     )
     crowd = Crowd(config.bounds, reactor.seconds)
-    site = BoundedSite(api.resource(), reactor, config.bounds, crowd)
+    gate = Gate(None, wall, HEALTH)
+    site = BoundedSite(api.resource(), reactor, bounds=config.bounds, crowd=crowd, gate=gate)
     return Daemon(config, fleet, ledger, site, reactor=reactor, observer=observer)
 
 

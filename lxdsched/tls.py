@@ -33,14 +33,18 @@ from zope.interface import implementer
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 
-_OPENSSL_REASONS = {
+OPENSSL_REASONS = {
+    3: "there is no revocation list of its issuer",
     7: "its signature is wrong",
     9: "it is not valid yet",
     10: "it has expired",
+    11: "the revocation list is not valid yet",
+    12: "the revocation list has expired",
     18: "it is self-signed and not the configured CA",
     19: "its chain ends in a CA that is not the configured one",
     20: "it was not issued by the configured CA",
     21: "it was not issued by the configured CA",
+    23: "it was revoked",
     24: "one of its issuers is not a CA",
     26: "it is not meant for servers",
 }
@@ -57,6 +61,13 @@ class CertificateRefused(SSL.Error):  # an SSL.Error, so that the TLS layer hand
 
     def __str__(self) -> str:
         return self._message
+
+
+def describe(error: SSL.Error) -> str:
+    """Say what OpenSSL has to say, for a person."""
+    if isinstance(error, CertificateRefused) or not (error.args and isinstance(error.args[0], list)):
+        return str(error)
+    return ", ".join(str(entry[-1]) for entry in error.args[0]) or type(error).__name__
 
 
 class IdentityError(ValueError):
@@ -279,7 +290,7 @@ class HostPolicy:
 
     def _verify(self, _connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
         # OpenSSL calls once for every problem, then for each certificate from the root down to the leaf (depth 0).
-        problem = None if ok else _OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
+        problem = None if ok else OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
         if depth and problem and self._trust.chain:
             raise CertificateRefused(f"a certificate of its chain is refused, {depth} above its own: {problem}")
         if depth == 0:
