@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from lxdsched import __version__
 
@@ -38,7 +39,9 @@ def _check(file: str | None) -> int:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return 1
-    for warning in config.warnings:
+    now = datetime.now(UTC)
+    ends = [complaint for each in config.certificates if (complaint := each.complaint(now)) is not None]
+    for warning in (*config.warnings, *ends):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}")
     return 0

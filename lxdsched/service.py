@@ -20,6 +20,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from lxdsched import __version__
+from lxdsched.certificates import Expiry
 from lxdsched.config import Config
 from lxdsched.fleet.client import HostClient
 from lxdsched.fleet.contacts import Contacts
@@ -61,6 +62,7 @@ class Daemon(Service):
         fleet: Fleet,
         ledger: Ledger,
         site: BoundedSite,
+        expiry: Expiry,
         *,
         reactor: Reactor,
         observer: ILogObserver | None,
@@ -69,6 +71,7 @@ class Daemon(Service):
         self._fleet = fleet
         self._ledger = ledger
         self._site = site
+        self._expiry = expiry
         self._reactor = reactor
         self._observer = observer
         self._port: IListeningPort | None = None
@@ -110,6 +113,7 @@ class Daemon(Service):
                 interface=host,
                 port=self.port,
             )
+        self._expiry.start()
         self._ledger.start()
         self._fleet.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
@@ -125,6 +129,7 @@ class Daemon(Service):
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
             self._port = None
+        self._expiry.stop()
         await self._site.drain(self._config.stop_timeout)
         await self._fleet.stop()
         await self._ledger.stop()
@@ -158,7 +163,8 @@ def build(
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
-    metrics = Metrics(scheduler.snapshot, ledger)
+    expiry = Expiry(config.certificates, reactor, wall)
+    metrics = Metrics(scheduler.snapshot, ledger, lambda: expiry.certificates)
     api = Api(
         scheduler,
         ledger,
@@ -166,11 +172,12 @@ def build(
         asked=lambda: fleet.asked and ledger.settled,
         clock=reactor.seconds,
         wall=wall,
+        certificates=lambda: expiry.certificates,
     )
     crowd = Crowd(config.bounds, reactor.seconds)
     gate = Gate(None, wall, HEALTH)
     site = BoundedSite(api.resource(), reactor, bounds=config.bounds, crowd=crowd, gate=gate)
-    return Daemon(config, fleet, ledger, site, reactor=reactor, observer=observer)
+    return Daemon(config, fleet, ledger, site, expiry, reactor=reactor, observer=observer)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:

@@ -16,10 +16,8 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
@@ -76,10 +74,14 @@ class IdentityError(ValueError):
 
 @dataclass(frozen=True)
 class Identity:
-    """Our client certificate with its key. `fingerprint` is the SHA-256 of the certificate's DER, in hex."""
+    """A certificate of ours with its key. `fingerprint` is the SHA-256 of the certificate's DER, in hex.
+
+    `chain` are the authorities between it and one that the other side knows, the one that issued it first.
+    """
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
+    chain: tuple[x509.Certificate, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -109,26 +111,8 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read the certificates of a PEM file. IdentityError when there is none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise IdentityError(f"holds no PEM certificate ({error})") from None
-
-
-def read_identity(certificate_pem: bytes, key_pem: bytes) -> Identity:
-    """Read a client certificate and its key. IdentityError when they cannot be read or do not belong together."""
-    certificate = read_certificates(certificate_pem)[0]
-    try:
-        key = load_pem_private_key(key_pem, password=None)
-    except TypeError:
-        raise IdentityError("the key is protected by a password; store it without one") from None
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"the key is not a PEM private key ({error})") from None
-    if _public(key.public_key()) != _public(certificate.public_key()):
-        raise IdentityError("the key does not belong to the certificate")
-    return Identity(certificate, key)  # type: ignore[arg-type]  # a key that fits a certificate can issue
-
-
-def _public(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
 
 
 class Trust(Protocol):
@@ -267,6 +251,7 @@ class HostPolicy:
         options = CertificateOptions(
             privateKey=identity and identity.key,  # type: ignore[arg-type]  # it takes cryptography's own, its hints are older
             certificate=identity and identity.certificate,  # type: ignore[arg-type]
+            extraCertChain=list(identity.chain) if identity and identity.chain else None,  # type: ignore[arg-type]
             raiseMinimumTo=TLSVersion.TLSv1_2 if older else TLSVersion.TLSv1_3,
         )
         self._context = options.getContext()

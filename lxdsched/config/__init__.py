@@ -1,7 +1,7 @@
 """The configuration: where each setting comes from, what it may be, and every fault in it, found at once.
 
-`settings.py` is the table of all settings, `values.py` reads single values, `hosts.py` the hosts with their
-certificates, `load.py` puts them together.
+`settings.py` is the table of all settings, `values.py` reads single values, `files.py` the files that settings name,
+`pairs.py` certificates and keys in them, `hosts.py` the hosts, `redis.py` the Redis, `load.py` puts them together.
 """
 
 from lxdsched.config.load import Config, ConfigError, Sources, load

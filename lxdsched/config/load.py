@@ -5,13 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from lxdsched.certificates import OurCertificate, Register
+from lxdsched.config.files import CREDENTIALS_VARIABLE, Files
 from lxdsched.config.hosts import Defaults, HostReader
-from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
+from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
@@ -38,16 +39,22 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path."""
+    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path.
+
+    `user` is the number of the user as whom the daemon will run, where that is not who reads the configuration.
+    """
 
     options: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
+    user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
+
+    `certificates` are those of its files whose ends matter.
 
     Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
     """
@@ -67,6 +74,7 @@ class Config:
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
     warnings: tuple[str, ...] = ()
+    certificates: tuple[OurCertificate, ...] = ()
 
 
 def load(sources: Sources, strategies: Collection[str]) -> Config:
@@ -84,6 +92,9 @@ class _Loader:
         self._faults: list[str] = []
         self._file: Mapping[str, object] = {}
         self._path = sources.file or sources.environment.get(CONFIG_VARIABLE) or None
+        credentials = sources.environment.get(CREDENTIALS_VARIABLE)
+        self._files = Files(credentials, allow_exposed=False, owner=sources.user)
+        self._register = Register()
 
     def load(self) -> Config:
         self._read_file()
@@ -91,9 +102,12 @@ class _Loader:
         values: dict[str, Any] = {name: value for name, (_, value) in given.items()}
         for name in ("strategy", "allow_strategies"):
             self._check_strategies(given[name][0], values[name])
+        self._files.allow_exposed = bool(values["allow_exposed_keys"])
+        self._guard_file()
         hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
-        redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        reader = RedisReader(values, sources, self._files, self._register, self._faults)
+        redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
@@ -133,22 +147,31 @@ class _Loader:
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
-            warnings=tuple(self._strays()),
+            warnings=(*self._strays(), *self._files.warnings),
+            certificates=self._register.all(),
         )
 
     def _read_file(self) -> None:
         if self._path is None:
             return
         try:
-            self._file = tomllib.loads(Path(self._path).read_text(encoding="utf-8"))
-        except OSError as error:
-            self._faults.append(f"{self._path}: {error.strerror}")
+            self._file = tomllib.loads(self._files.read(self._path).decode())
+        except Fault as fault:
+            self._faults.append(str(fault))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
             self._faults.append(f"{self._path}: not a TOML file: {error}")
         known = [setting.name for setting in SETTINGS]
         for key in self._file:
             if key not in known:
                 self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
+
+    def _guard_file(self) -> None:
+        """Refuse a file that others can read where it holds a password, whether that counts in the end or not."""
+        if self._path is not None and has_password(self._file.get("redis_url")):
+            try:
+                self._files.read_secret(self._path)
+            except Fault as fault:
+                self._faults.append(f"{fault} (redis_url has a password)")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -195,6 +218,8 @@ class _Loader:
                 values["over_commit_percent"] or 100,
                 values["reserve_memory"] or 0,
             ),
+            self._files,
+            self._register,
             self._faults,
         )
         return reader.read(source, entries)

@@ -11,6 +11,7 @@ from typing import Final
 from lxdsched.config.values import (
     Reader,
     anything,
+    boolean,
     choice,
     integer,
     interface,
@@ -47,6 +48,8 @@ class Setting:
         """The default as people write it."""
         if isinstance(self.default, list):
             return ",".join(self.default) or "none"
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
         if isinstance(self.default, float):
             return f"{self.default:g}"
         return "none" if self.default is None else str(self.default)
@@ -67,6 +70,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("client_cert", None, text, "client certificate (PEM file) for hosts that name none"),
     Setting("client_key", None, text, "key (PEM file) of client_cert"),
+    Setting("allow_exposed_keys", False, boolean, "whether keys and passwords may be in files that others can read"),
     Setting("port", 8080, integer(0, 65535), "TCP port to listen on; 0 takes any free one"),
     Setting("interface", "127.0.0.1", interface, "IP address to listen on; 0.0.0.0 or :: for all of the machine's"),
     Setting(
@@ -88,7 +92,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         seconds(1),
         "seconds for which an answer's capacity is kept for an instance that does not appear",
     ),
-    Setting("redis_url", None, anything, "the Redis that several schedulers share; a password in it shows in ps"),
+    Setting("redis_url", None, anything, "the Redis that several schedulers share; as an option without a password"),
     Setting("redis_password_file", None, text, "file with the password of the Redis, so that no URL needs it"),
     Setting("redis_ca", None, text, "CAs (PEM file) of a Redis at rediss://; without it the system's"),
     Setting("redis_cert", None, text, "client certificate (PEM file) for a Redis at rediss://"),

@@ -15,6 +15,7 @@ from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from lxdsched.access import Right
+from lxdsched.certificates import OurCertificate
 from lxdsched.ledger.book import LedgerUnavailableError
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
@@ -102,7 +103,7 @@ class Api:
     """The HTTP API over a scheduler and its ledger, and its metrics.
 
     `asked` tells whether every host has been asked once. `clock` is the one by which views and reservations are dated,
-    `wall` the time of day, both in seconds.
+    `wall` the time of day, both in seconds. `certificates` are those of ours that are in use.
     """
 
     _app = Klein()
@@ -116,6 +117,7 @@ class Api:
         asked: Callable[[], bool],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        certificates: Callable[[], Sequence[OurCertificate]] = tuple,
     ) -> None:
         self._scheduler = scheduler
         self._ledger = ledger
@@ -123,6 +125,7 @@ class Api:
         self._asked = asked
         self._clock = clock
         self._wall = wall
+        self._certificates = certificates
 
     def resource(self) -> IResource:
         """Return the resource to serve."""
@@ -177,7 +180,8 @@ class Api:
     @_serve(Right.READ)
     async def hosts(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002  # Klein's form
         """Show every host as a request would see it now."""
-        return self._own_up(answers.hosts(await self._scheduler.survey(), self._now()))
+        views = await self._scheduler.survey()
+        return self._own_up(answers.hosts(views, self._certificates(), self._now()))
 
     @_app.route("/reservations", methods=["GET"])
     @_serve(Right.READ)
