@@ -45,10 +45,14 @@ def _check(file: str | None) -> int:
             print(fault, file=sys.stderr)
         return 1
     now = datetime.now(UTC)
-    ends = [complaint for each in config.certificates if (complaint := each.complaint(now)) is not None]
+    ends = [
+        complaint
+        for each in (*config.certificates, *config.guard.certificates)
+        if (complaint := each.complaint(now)) is not None
+    ]
     for warning in (*config.warnings, *ends):
         print(f"warning: {warning}", file=sys.stderr)
-    clients = "" if config.clients is None else f", {len(config.clients.entries)} client(s)"
+    clients = "" if config.guard.clients is None else f", {len(config.guard.clients.entries)} client(s)"
     print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}{clients}")
     return 0
 

@@ -82,7 +82,9 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
         signal.signal(signal.SIGUSR1, lambda *_: cast(Reactor, reactor).callFromThread(stream.rotate))
     observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
     wall = time.time  # noqa: TID251  # for the times that people see
-    return build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+    daemon = build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+    signal.signal(signal.SIGHUP, lambda *_: cast(Reactor, reactor).callFromThread(daemon.reload))
+    return daemon
 
 
 def _stop_once() -> None:

@@ -61,7 +61,7 @@ class CertificateRefused(SSL.Error):  # an SSL.Error, so that the TLS layer hand
         return self._message
 
 
-def describe(error: SSL.Error) -> str:
+def describe(error: SSL.Error | crypto.Error) -> str:
     """Say what OpenSSL has to say, for a person."""
     if isinstance(error, CertificateRefused) or not (error.args and isinstance(error.args[0], list)):
         return str(error)

@@ -52,6 +52,10 @@ class Files:
         self._owner = os.geteuid() if owner is None else owner
         self._contents: dict[Path, _Content | str] = {}
 
+    def again(self) -> Files:
+        """Begin anew: what has been read is read again."""
+        return Files(self._credentials, allow_exposed=self.allow_exposed, owner=self._owner)
+
     def path(self, name: str) -> Path:
         """Say where a file is: `credential:NAME` is among systemd's. Fault when it can be nowhere."""
         if "\n" in name or "-----BEGIN" in name:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lxdsched.access import Clients, ClientsError, read_clients
 from lxdsched.certificates import OurCertificate, Register
 from lxdsched.config.files import CREDENTIALS_VARIABLE, Files
+from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
+from lxdsched.config.listener import ListenerReader
 from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
-from lxdsched.listener.settings import Bounds
+from lxdsched.listener.settings import Bounds, Listening
 from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -55,17 +58,17 @@ class Sources:
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
 
-    `certificates` are those of its files whose ends matter. Without `redis` this scheduler is the only one.
-    `on_ledger_failure` is `answer` or `refuse`. Without `clients` there is no access control: everybody may everything.
+    `certificates` are those of its files whose ends matter, but for those of `guard`, which `reread` reads again from
+    `reread_files`, with a ConfigError when it cannot be used. Without `redis` this scheduler is the only one.
+    `on_ledger_failure` is `answer` or `refuse`.
     """
 
     hosts: tuple[HostSettings, ...]
-    port: int
-    interface: str
     strategy: str
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    listening: Listening
     bounds: Bounds
     reservation_ttl: float
     stop_timeout: float
@@ -73,8 +76,9 @@ class Config:
     log_format: str
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
-    clients: Clients | None = None
-    clients_file: str | None = None
+    guard: Guard = field(default_factory=Guard)
+    reread: Callable[[], Guard] = Guard
+    reread_files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
     certificates: tuple[OurCertificate, ...] = ()
 
@@ -85,6 +89,14 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
     `strategies` are the names that `strategy` and `allow_strategies` may use.
     """
     return _Loader(sources, strategies).load()
+
+
+def _reread(guard_files: GuardFiles, files: Files) -> Guard:
+    faults: list[str] = []
+    guard = guard_files.load(files.again(), faults)
+    if faults:
+        raise ConfigError(faults)
+    return guard
 
 
 def find(sources: Sources, name: str) -> object:
@@ -115,13 +127,13 @@ class _Loader:
         sources = {name: source for name, (source, _) in given.items()}
         reader = RedisReader(values, sources, self._files, self._register, self._faults)
         redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
-        clients = self._clients(*given["clients_file"])
+        listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
+        listening, guard_files = listener.listening(), listener.guard_files()
+        guard = guard_files.load(self._files, self._faults)
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
             hosts=hosts,
-            port=values["port"],
-            interface=values["interface"],
             strategy=values["strategy"],
             allow_strategies=values["allow_strategies"],
             patience=Patience(
@@ -139,6 +151,7 @@ class _Loader:
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
             ),
+            listening=listening,
             bounds=Bounds(
                 body=values["max_body_size"],
                 head=values["max_header_size"],
@@ -155,8 +168,9 @@ class _Loader:
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
-            clients=clients,
-            clients_file=values["clients_file"],
+            guard=guard,
+            reread=partial(_reread, guard_files, self._files),
+            reread_files=guard_files.paths(self._files),
             warnings=(*self._strays(), *self._files.warnings),
             certificates=self._register.all(),
         )
@@ -245,20 +259,6 @@ class _Loader:
             self._faults,
         )
         return reader.read(source, entries)
-
-    def _clients(self, source: str, path: object) -> Clients | None:
-        if not isinstance(path, str):
-            return None
-        try:
-            content = read_file(path)
-        except ClientsError as error:
-            self._faults.extend(f"{source}: {fault}" for fault in error.faults)
-            return None
-        try:
-            return read_clients(content, path)
-        except ClientsError as error:
-            self._faults += error.faults
-            return None
 
     def _strays(self) -> list[str]:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}

@@ -78,6 +78,6 @@ def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
     if failed:
         raise ListenError(f"cannot listen on {endpoint}: {failed[0].getErrorMessage()}")
     if not found:
-        waiting.addErrback(lambda _: None).cancel()  # type: ignore[func-returns-value]
+        waiting.addErrback(lambda _: None).cancel()
         raise ListenError(f"cannot listen on {endpoint}: it would only be ready later")
     return found[0]

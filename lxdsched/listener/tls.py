@@ -62,12 +62,16 @@ class ServerTls:
     def __init__(self, material: TlsMaterial, known: Callable[[Shown], bool]) -> None:
         self._known = known
         self._context = self._contextual(material)
-        self.material = material
+        self._material = material
 
-    def take(self, material: TlsMaterial) -> None:
-        """Use something else for the connections from now on. SSL.Error when OpenSSL does not take it."""
+    def take(self, material: TlsMaterial) -> bool:
+        """Use something else for the connections from now on. SSL.Error or crypto.Error when OpenSSL does not take it.
+
+        Returns whether clients' certificates are looked at in another way, so that older connections should be renewed.
+        """
         self._context = self._contextual(material)
-        self.material = material
+        before, self._material = self._material, material
+        return _about_clients(before) != _about_clients(material)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
         """Make a connection of the context of now."""
@@ -117,10 +121,16 @@ class ServerTls:
             raise CertificateRefused(f"its certificate {shown.fingerprint} is not that of a known client{problem}")
 
 
+def _about_clients(material: TlsMaterial) -> object:
+    return material.authorities, material.revocations, material.ask
+
+
 def shown_certificate(transport: object) -> Shown | None:
     """Return what the other side of a connection has shown and proven to own; None for nothing, or without TLS."""
-    connection = transport.getHandle() if isinstance(transport, TLSMemoryBIOProtocol) else None
-    certificate = None if connection is None else connection.get_peer_certificate()
+    if not isinstance(transport, TLSMemoryBIOProtocol):
+        return None
+    connection: SSL.Connection = transport.getHandle()
+    certificate = connection.get_peer_certificate()
     return None if certificate is None else _read(certificate, connection.get_app_data().problem)
 
 

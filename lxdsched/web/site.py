@@ -162,9 +162,11 @@ class BoundedRequest(Request):
             self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
-        if self.channel is not None and self.channel.site.stopping:
-            self.channel.persistent = False
-            self.setHeader(b"Connection", b"close")
+        if self.channel is not None:
+            if self.channel.site.stopping:
+                self.channel.persistent = False
+            if not self.channel.persistent:
+                self.setHeader(b"Connection", b"close")
         return b"" if self.method == b"HEAD" else body
 
 
@@ -246,6 +248,11 @@ class BoundedSite(Site):
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def renew(self) -> None:
+        """Have every connection be another one soon: idle ones end now, others after their request."""
+        for channel in list(self.channels):
+            channel.retire()
 
     async def drain(self, seconds: float) -> None:
         """End all connections: idle ones now, others after their request, and whatever is left after `seconds`."""
