@@ -20,6 +20,8 @@ def endpoint(value: object) -> str:
     kind = description.partition(":")[0]
     if kind == "ssl":
         raise Fault("is an ssl: endpoint: use a tcp: one, and set tls_cert and tls_key")
+    if description in ("unix", "unix:"):
+        raise Fault(f"is {description!r}, without the path of the socket")
     if kind == "unix" and not _MODE.search(description):
         description += _PRIVATE
     if kind == "systemd":

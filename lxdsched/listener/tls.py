@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Protocol, cast
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -48,11 +49,10 @@ class TlsMaterial:
     ask: Ask = Ask.NONE
 
 
-@dataclass(slots=True)
-class _Handshake:
-    """What is found out during one. `problem` is the first thing that speaks against the client's chain."""
+class Peer(Protocol):
+    """The protocol at the end of a connection. `problem` is the first thing that speaks against the client's chain."""
 
-    problem: str | None = None
+    problem: str | None
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -75,9 +75,7 @@ class ServerTls:
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:  # noqa: ARG002, N802, N803
         """Make a connection of the context of now."""
-        connection = SSL.Connection(self._context, None)
-        connection.set_app_data(_Handshake())
-        return connection
+        return SSL.Connection(self._context, None)
 
     def _contextual(self, material: TlsMaterial) -> SSL.Context:
         options = CertificateOptions(
@@ -104,12 +102,12 @@ class ServerTls:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
 
         def verify(connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
-            handshake: _Handshake = connection.get_app_data()
-            if not ok and handshake.problem is None:
-                handshake.problem = _problem(error, depth)
+            peer = _peer(connection.get_app_data())
+            if not ok and peer.problem is None:
+                peer.problem = _problem(error, depth)
             # OpenSSL's last call is for the client's own certificate, when all that it has against it is said.
             if required and ok and depth == 0:
-                self._insist(_read(shown, handshake.problem))
+                self._insist(_read(shown, peer.problem))
             return True
 
         context.set_verify(mode, verify)
@@ -131,7 +129,11 @@ def shown_certificate(transport: object) -> Shown | None:
         return None
     connection: SSL.Connection = transport.getHandle()
     certificate = connection.get_peer_certificate()
-    return None if certificate is None else _read(certificate, connection.get_app_data().problem)
+    return None if certificate is None else _read(certificate, _peer(transport).problem)
+
+
+def _peer(protocol: TLSMemoryBIOProtocol) -> Peer:
+    return cast(Peer, protocol.wrappedProtocol)
 
 
 def _read(certificate: crypto.X509, problem: str | None) -> Shown:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
@@ -68,6 +69,7 @@ class Channel(HTTPChannel):
         self._ending: IDelayedCall | None = None
         self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
         self._guest: Guest | None = None
+        self.problem: str | None = None  # what speaks against the chain of the client's certificate
         self._certificate: Shown | None = None
         self._looked = False
 
@@ -194,13 +196,13 @@ class Channel(HTTPChannel):
         self.loseConnection()
 
     def loseConnection(self) -> None:  # noqa: N802
-        """Close the connection when what is written has been taken, at the latest when there was time enough for that.
-
-        With TLS the other side has to say farewell too, and need not do it.
-        """
+        """Close the connection when what is written has been taken, or when there was time enough for that."""
         if self._ending is None:
             self._ending = self.callLater(self.site.bounds.sending, self._drop)
         super().loseConnection()
+        if isinstance(self.transport, TLSMemoryBIOProtocol) and self.transport.transport is not None:
+            # The other side of TLS should say farewell too; it need not be waited for.
+            self.transport.transport.loseConnection()
 
     def refuse(self, error: ApiError) -> None:
         """Answer a request that has not come in whole, and take nothing more from this client."""
@@ -218,7 +220,7 @@ class Channel(HTTPChannel):
             % (error.status, phrase(error.status), request_id.encode(), len(body), body)
         )
         transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave
-        if self._secure:
+        if isinstance(transport, TLSMemoryBIOProtocol):
             transport.loseConnection()
         else:
             # Closing now, with bytes of the request unread, would reset the connection under the answer.
@@ -286,11 +288,7 @@ class Channel(HTTPChannel):
     def _silent(self) -> None:
         # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
         self._deadline = None
-        self._drop() if self._secure else self.loseConnection()
-
-    @property
-    def _secure(self) -> bool:
-        return bool(ISSLTransport.providedBy(self.tcp))
+        self.loseConnection()
 
     def _drop(self) -> None:
         self.tcp.abortConnection()

@@ -72,7 +72,14 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Hand the request to its route, unless it cannot be routed at all."""
+        """Hand the request to its route, unless it may not or cannot be."""
+        try:
+            self._process()
+        except Exception:
+            self.channel.site.report(Failure(), self.path)
+            self.answer_error(internal_error())
+
+    def _process(self) -> None:
         site = cast(BoundedSite, self.channel.site)
         self.received_at = site.reactor.seconds()
         self.id = request_id(self.getHeader(HEADER.encode()))

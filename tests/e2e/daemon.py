@@ -81,8 +81,13 @@ class Running:
 
 
 @contextmanager
-def run(command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> Iterator[Running]:
-    """Run a program; it has ended when this is left."""
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path | None = None,
+    descriptors: Sequence[int] = (),
+) -> Iterator[Running]:
+    """Run a program, which gets some of our open files; it has ended when this is left."""
     process = subprocess.Popen(
         command,
         env=dict(environment),
@@ -91,6 +96,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=descriptors,
         bufsize=0,
     )
     running = Running(process)
