@@ -26,7 +26,9 @@ METRICS = frozenset({b"/metrics"})
 class Reception:
     """Serves a resource to those who may ask for it, from `open` until `stop`.
 
-    `wall` tells the time of day in seconds since the epoch.
+    `crowd` are those who come in at the first door. Who only watches may have a door and `watchers` of its own, and is
+    let in while others besiege the first one. `failed` is told the code of every error that is answered, `wall` tells
+    the time of day in seconds since the epoch.
     """
 
     _log = Logger()
@@ -37,6 +39,8 @@ class Reception:
         resource: IResource,
         *,
         crowd: Crowd,
+        watchers: Crowd,
+        failed: Callable[[str], None],
         expiry: Expiry,
         reactor: IReactorTime,
         wall: Callable[[], float],
@@ -48,12 +52,10 @@ class Reception:
         self._gate = Gate(guard.clients, wall, HEALTH | METRICS if listening.metrics_open else HEALTH)
         self._tls = None if guard.tls is None else ServerTls(guard.tls, self._known)
         self._reload = Reload(config, reactor, self._take)
-        self._site = BoundedSite(resource, reactor, bounds=config.bounds, crowd=crowd, gate=self._gate)
+        self._site = BoundedSite(resource, reactor, bounds=config.bounds, crowd=crowd, gate=self._gate, failed=failed)
         self._sites = [self._site]
         self._doors = [Door(reactor, listening.endpoint, self._site, crowd, self._tls)]
         if listening.metrics_endpoint is not None:
-            # Who watches has a crowd of its own, and is let in while others besiege the first door.
-            watchers = Crowd(config.bounds, reactor.seconds)
             site = BoundedSite(
                 resource,
                 reactor,
@@ -61,6 +63,7 @@ class Reception:
                 crowd=watchers,
                 gate=Gate(None, wall, HEALTH),
                 paths=HEALTH | METRICS,
+                failed=failed,
             )
             self._sites.append(site)
             self._doors.append(Door(reactor, listening.metrics_endpoint, site, watchers, None))

@@ -143,8 +143,8 @@ def build(
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
     expiry = Expiry((*config.certificates, *config.guard.certificates), reactor, wall)
-    crowd = Crowd(config.bounds, reactor.seconds)
-    metrics = Metrics(scheduler.snapshot, ledger, lambda: expiry.certificates)
+    crowd, watchers = Crowd(config.bounds, reactor.seconds), Crowd(config.bounds, reactor.seconds)
+    metrics = Metrics(scheduler.snapshot, ledger, lambda: expiry.certificates, (crowd, watchers))
     api = Api(
         scheduler,
         ledger,
@@ -154,7 +154,16 @@ def build(
         wall=wall,
         certificates=lambda: expiry.certificates,
     )
-    reception = Reception(config, api.resource(), crowd=crowd, expiry=expiry, reactor=reactor, wall=wall)
+    reception = Reception(
+        config,
+        api.resource(),
+        crowd=crowd,
+        watchers=watchers,
+        failed=metrics.failed,
+        expiry=expiry,
+        reactor=reactor,
+        wall=wall,
+    )
     return Daemon(config, fleet, ledger, reception, observer=observer)
 
 

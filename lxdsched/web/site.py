@@ -7,6 +7,7 @@ told so. Every failure is JSON, that of no route as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
@@ -154,6 +155,8 @@ class BoundedRequest(Request):
     def prepare_error(self, error: ApiError) -> bytes:
         """Set status and headers for an error; return its body."""
         self.notes.setdefault("code", error.code)
+        if self.channel is not None:
+            cast(BoundedSite, self.channel.site).failed(error.code)
         if error.status < _OWN_FAULTS:
             self.notes.setdefault("reason", error.message)
         for name, value in error.headers.items():
@@ -180,7 +183,7 @@ class BoundedRequest(Request):
 class BoundedSite(Site):
     """Serves a resource on bounded connections, logs a line for every request, and stops without losing one.
 
-    With `paths` there is nothing but those.
+    With `paths` there is nothing but those. `failed` is told the code of every error that is answered.
     """
 
     protocol = Channel  # type: ignore[assignment]  # HTTP/2 is not offered, so no channel to choose
@@ -196,12 +199,14 @@ class BoundedSite(Site):
         crowd: Crowd,
         gate: Gate,
         paths: frozenset[bytes] | None = None,
+        failed: Callable[[str], None] = lambda _code: None,
     ) -> None:
         super().__init__(resource, BoundedRequest, timeout=bounds.idle, reactor=reactor, parsePOSTFormSubmission=False)
         self.bounds = bounds
         self.crowd = crowd
         self.gate = gate
         self.paths = paths
+        self.failed = failed
         self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()
@@ -224,6 +229,7 @@ class BoundedSite(Site):
 
     def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Log a request that was refused before it had come in."""
+        self.failed(error.code)
         self._log.info(
             "refused a request: {reason}",
             reason=error.message,

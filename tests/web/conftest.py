@@ -71,12 +71,12 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         strategies = {strategy.name: strategy for strategy in BUILT_IN[:2]}
         ledger = MemoryLedger(reactor, 120.0)
         scheduler = Scheduler(fleet, ledger, BUILT_IN[0], strategies, Random(1))
-        metrics = Metrics(scheduler.snapshot, ledger)
-        api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
         bounds = Bounds()
-        gate = Gate(None, time.time, HEALTH)  # noqa: TID251  # the keys of the tests are dated by it
         crowd = Crowd(bounds, reactor.seconds)
-        site = BoundedSite(api.resource(), reactor, bounds=bounds, crowd=crowd, gate=gate)
+        metrics = Metrics(scheduler.snapshot, ledger, crowds=[crowd])
+        api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
+        gate = Gate(None, time.time, HEALTH)  # noqa: TID251  # the keys of the tests are dated by it
+        site = BoundedSite(api.resource(), reactor, bounds=bounds, crowd=crowd, gate=gate, failed=metrics.failed)
         admission = Admission(site, site.crowd, reactor.seconds, CONNECTING)
         port = reactor.listenTCP(0, admission, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
