@@ -73,9 +73,12 @@ def test_what_ends_is_in_the_log_in_hosts_and_in_the_metrics(
 
 
 def test_check_says_it_before_the_daemon_does(hosts: list[dict[str, Any]], tmp_path: Path) -> None:
-    environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts))
+    certificate, key = lasting(3).write(tmp_path, "shown")
+    shown = {"LXD_MULTI_SCHEDULER_TLS_CERT": str(certificate), "LXD_MULTI_SCHEDULER_TLS_KEY": str(key)}
+    environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts), **shown)
     done = subprocess.run(
         [LXDSCHED, "check"], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert f"warning: client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 day(s)" in done.stderr
     assert f"warning: ca {tmp_path}/ended.crt" in done.stderr
+    assert f"warning: tls_cert {certificate} ends in 3 day(s)" in done.stderr
