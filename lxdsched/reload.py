@@ -47,11 +47,14 @@ class Reload:
         """Read them again, changed or not."""
         self._seen = _look(self._config.reread_files)
         try:
-            self._take(self._config.reread())
+            guard = self._config.reread()
         except ConfigError as error:
             for fault in error.faults:
                 self._log.error("what has changed is not taken over: {fault}", fault=fault)
             return
+        self._take(guard)
+        for warning in guard.warnings:
+            self._log.warn("{warning}", warning=warning)
         files = ", ".join(map(str, self._config.reread_files))
         self._log.info("read again: {files}", files=files or "nothing, since neither clients_file nor tls_cert is set")
 

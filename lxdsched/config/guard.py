@@ -28,11 +28,15 @@ Named = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What was read. Without `clients` everybody may do everything, without `tls` there is none."""
+    """What was read. Without `clients` everybody may do everything, without `tls` there is none.
+
+    `warnings` are those of reading it again; at the start they are among the configuration's.
+    """
 
     clients: Clients | None = None
     tls: TlsMaterial | None = None
     certificates: tuple[OurCertificate, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

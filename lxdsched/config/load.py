@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,10 +93,11 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
 
 def _reread(guard_files: GuardFiles, files: Files) -> Guard:
     faults: list[str] = []
-    guard = guard_files.load(files.again(), faults)
+    anew = files.again()
+    guard = guard_files.load(anew, faults)
     if faults:
         raise ConfigError(faults)
-    return guard
+    return replace(guard, warnings=tuple(anew.warnings))
 
 
 def find(sources: Sources, name: str) -> object:

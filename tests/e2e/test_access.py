@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,30 @@ def test_a_new_certificate_is_shown_once_it_is_there(fleet: Fleet, outfit: Outfi
         assert visitor.ask(key) == "placed"
         assert visitor.ask_on(old, key.headers) == "placed"
         old.close()
+        daemon.running.end()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_session_is_taken_up_again_so_that_certificates_are_looked_at_anew(
+    fleet: Fleet, outfit: Outfit, version: ssl.TLSVersion
+) -> None:
+    with guarded(fleet.hosts, outfit, "tls, optional") as (daemon, visitor):
+        context = ssl.create_default_context(cadata=outfit.server.cert_pem.decode())
+        context.maximum_version = version
+        named = outfit.credentials["named"]
+        assert named.pair is not None
+        context.load_cert_chain(*named.pair.write(outfit.directory, "visitor"))
+        sessions: list[ssl.SSLSession | None] = [None]
+        for _ in range(3):
+            with (
+                socket.create_connection(("127.0.0.1", daemon.port), PATIENCE) as plain,
+                context.wrap_socket(plain, server_hostname="localhost", session=sessions[-1]) as secure,
+            ):
+                secure.sendall(b"GET /hosts HTTP/1.1\r\nConnection: close\r\n\r\n")
+                assert b"forbidden" in b"".join(iter(lambda: secure.recv(4096), b""))
+                assert not secure.session_reused
+                sessions.append(secure.session)
+        assert visitor.ask(named) == "placed"
         daemon.running.end()
 
 
