@@ -83,11 +83,11 @@ class ServerTls:
             certificate=material.identity.certificate,  # type: ignore[arg-type]
             extraCertChain=list(material.identity.chain),  # type: ignore[arg-type]
             raiseMinimumTo=TLSVersion.TLSv1_2,
+            # A resumed session would bring a certificate that was looked at long ago.
+            enableSessions=False,
+            enableSessionTickets=False,
         )
         context = options.getContext()
-        # A resumed session would bring a certificate that was looked at long ago.
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        context.set_options(SSL.OP_NO_TICKET)
         if material.ask is Ask.NONE:
             return context
         store = context.get_cert_store()
