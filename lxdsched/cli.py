@@ -21,10 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="read the configuration and say what is wrong with it")
     check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
     commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on")
+    commands.add_parser("trust", help="show, accept or forget the certificates of hosts that are trusted on first use")
     if arguments[:1] == ["sandbox"]:
         from lxdsched.sandbox.command import main as sandbox  # not needed by anything else
 
         return sandbox(arguments[1:])
+    if arguments[:1] == ["trust"]:
+        from lxdsched.trust_command import main as trust  # nor is this
+
+        return trust(arguments[1:])
     return _check(parser.parse_args(arguments).config)
 
 

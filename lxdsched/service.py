@@ -35,7 +35,11 @@ from lxdsched.metrics import Metrics
 from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
-from lxdsched.tls import FirstUse
+from lxdsched.tls import FirstUse, Trust
+from lxdsched.trust.directory import StoreError
+from lxdsched.trust.file import TrustFile
+from lxdsched.trust.keeper import Keeper
+from lxdsched.trust.use import RememberedUse
 from lxdsched.web.app import Api
 from lxdsched.web.site import BoundedSite
 
@@ -61,6 +65,7 @@ class Daemon(Service):
         *,
         reactor: Reactor,
         observer: ILogObserver | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -68,6 +73,7 @@ class Daemon(Service):
         self._site = site
         self._reactor = reactor
         self._observer = observer
+        self._keeper = keeper
         self._port: IListeningPort | None = None
 
     @property
@@ -107,6 +113,7 @@ class Daemon(Service):
                 interface=host,
                 port=self.port,
             )
+        self._remember()
         self._ledger.start()
         self._fleet.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
@@ -125,6 +132,16 @@ class Daemon(Service):
         await self._site.drain(self._config.stop_timeout)
         await self._fleet.stop()
         await self._ledger.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
+
+    def _remember(self) -> None:
+        # Here, and not before: by now twistd is the user who shall own what is written.
+        try:
+            if self._keeper is not None:
+                self._keeper.start()
+        except StoreError as error:
+            raise SystemExit(f"lxdsched cannot start: {error}") from None
 
     def _listen(self) -> None:
         if self._port is not None:
@@ -150,7 +167,10 @@ def build(
     where twistd shall log.
     """
     random = SystemRandom()
-    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
+    keeper = None
+    if config.state_directory is not None:
+        keeper = Keeper(TrustFile(config.state_directory), reactor, reactor.callFromThread, wall)
+    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random, keeper=keeper)
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
@@ -163,7 +183,8 @@ def build(
         clock=reactor.seconds,
         wall=wall,
     )
-    return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
+    site = BoundedSite(api.resource(), reactor)
+    return Daemon(config, fleet, ledger, site, reactor=reactor, observer=observer, keeper=keeper)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
@@ -184,16 +205,29 @@ def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
 
 
 def build_fleet(
-    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: Reactor, random: Random
+    hosts: Iterable[HostSettings],
+    patience: Patience,
+    counting: Counting,
+    reactor: Reactor,
+    random: Random,
+    *,
+    keeper: Keeper | None = None,
 ) -> Fleet:
-    """Put a fleet together, each host with a client and a trust of its own."""
+    """Put a fleet together, each host with a client and a trust of its own. `keeper` remembers those met before."""
     contacts = Contacts(reactor)
     names = Names(reactor.callFromThread)
 
     def host(settings: HostSettings) -> Host:
-        trust = settings.trust or FirstUse(partial(_advise, settings.host))
-        client = HostClient(reactor, names, settings, trust, patience)
-        return Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        client = HostClient(reactor, names, settings, settings.trust or first_use(settings), patience)
+        made = Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        if settings.trust is None and keeper is not None:
+            keeper.watch(settings.url, made.reconsider)
+        return made
+
+    def first_use(settings: HostSettings) -> Trust:
+        if keeper is None:
+            return FirstUse(partial(_advise, settings.host))
+        return RememberedUse(keeper, settings.host, settings.url)
 
     return Fleet(map(host, hosts), reactor, patience.question)
 

@@ -14,6 +14,7 @@ import msgspec
 from lxdsched.config.hosts import Defaults, HostReader
 from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
+from lxdsched.config.state import state_directory, unremembered
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
@@ -48,7 +49,8 @@ class Sources:
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
 
-    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
+    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`. Without
+    `state_directory` nothing is remembered across restarts.
     """
 
     hosts: tuple[HostSettings, ...]
@@ -64,6 +66,7 @@ class Config:
     log_format: str
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
+    state_directory: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -73,6 +76,14 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
     `strategies` are the names that `strategy` and `allow_strategies` may use.
     """
     return _Loader(sources, strategies).load()
+
+
+def load_one(sources: Sources, setting: Setting) -> tuple[str, Any]:
+    """Read one setting alone, whatever is wrong with others: where it was found, and its value.
+
+    ConfigError when it cannot be read, or the file where it may be.
+    """
+    return _Loader(sources, ()).load_one(setting)
 
 
 class _Loader:
@@ -92,6 +103,7 @@ class _Loader:
         hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
         redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        state = state_directory(*given["state_directory"], self._sources.environment, self._faults)
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
@@ -121,8 +133,20 @@ class _Loader:
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
-            warnings=tuple(self._strays()),
+            state_directory=state,
+            warnings=(*self._strays(), *unremembered(hosts, state)),
         )
+
+    def load_one(self, setting: Setting) -> tuple[str, object]:
+        if self._find(setting)[1] is setting.default:
+            self._read_file()
+            if self._faults and not self._file:
+                raise ConfigError(self._faults)
+        self._faults.clear()
+        found = self._setting(setting)
+        if self._faults:
+            raise ConfigError(self._faults)
+        return found
 
     def _read_file(self) -> None:
         if self._path is None:
