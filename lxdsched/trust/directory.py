@@ -99,8 +99,6 @@ def locked(path: str, directory: int, patience: float) -> Iterator[None]:
                     raise Busy(f"{shown}: another process has locked it") from None
                 time.sleep(0.05)
         yield
-    except OSError as error:
-        raise Unwritable(f"{shown}: {why(error)}") from None
     finally:
         os.close(lock)
 

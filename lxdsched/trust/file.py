@@ -6,6 +6,7 @@ finds every byte that is not as it was.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -97,6 +98,8 @@ class TrustFile:
                 return self._load(directory)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise Unreliable(f"{self.path}: {why(error)}") from None
 
     def stamp(self) -> Stamp:
         """Say in numbers which file it is, and who may write it, for comparison alone."""
@@ -129,10 +132,7 @@ class TrustFile:
         """
         place.make(self.directory)
         try:
-            with (
-                place.opened(self.directory) as directory,
-                place.locked(self.directory, directory, patience),
-            ):
+            with place.opened(self.directory) as directory, place.locked(self.directory, directory, patience):
                 before = self._load(directory)
                 after = change(before)
                 if after != before or self._doubtful:
@@ -140,8 +140,8 @@ class TrustFile:
                     self._save(directory, encode(after))
                     self._doubtful = False
                 return after
-        except FileNotFoundError as error:
-            raise Unwritable(f"{self.directory}: {why(error)}") from None
+        except OSError as error:
+            raise Unwritable(f"{self.path}: {why(error)}") from None
 
     def _load(self, directory: int) -> Hosts | None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -150,16 +150,17 @@ class TrustFile:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unreliable(f"{self.path}: {why(error)}") from None
-        with os.fdopen(file, "rb") as stream:
+            problem = "is a symbolic link" if error.errno == errno.ELOOP else why(error)
+            raise Unreliable(f"{self.path}: {problem}") from None
+        try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Unreliable(f"{self.path}: is not a regular file")
             place.refuse_others(self.path, status, os.fstat(directory).st_uid)
-            try:
+            with os.fdopen(file, "rb", closefd=False) as stream:
                 data = stream.read(MOST + 1)
-            except OSError as error:
-                raise Unreliable(f"{self.path}: {why(error)}") from None
+        finally:
+            os.close(file)
         if len(data) > MOST:
             raise Unreliable(f"{self.path}: is larger than {MOST // 1024**2} MiB")
         try:
@@ -174,10 +175,10 @@ class TrustFile:
             self._write(directory, data)
             os.rename(TEMPORARY, NAME, src_dir_fd=directory, dst_dir_fd=directory)
             os.fsync(directory)
-        except OSError as error:
+        except OSError:
             with suppress(OSError):
                 os.unlink(TEMPORARY, dir_fd=directory)
-            raise Unwritable(f"{self.path}: {why(error)}") from None
+            raise
 
     def _write(self, directory: int, data: bytes) -> None:
         with suppress(FileNotFoundError):

@@ -166,6 +166,9 @@ class Keeper:
         except (StoreError, RuntimeError) as error:
             self._write_from = self._clock.seconds() + RETRY
             self._writing.complain(f"who is trusted cannot be remembered: {error}")
+        except Exception:
+            self._write_from = self._clock.seconds() + RETRY
+            raise
 
     async def _write(self) -> None:
         news = self._memory.news()
