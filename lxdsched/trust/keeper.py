@@ -67,7 +67,7 @@ class Keeper:
         self._stamp: Stamp | None = None
         self._timer: IDelayedCall | None = None
         self._round: Deferred[None] | None = None
-        self._stopped = False
+        self._started = self._stopped = False
         self._offers_from = 0.0
         self._write_from = 0.0
         self._locked_since: float | None = None
@@ -82,6 +82,7 @@ class Keeper:
             raise look
         self._seen(look)
         self._offers_from = self._write_from = self._clock.seconds()
+        self._started = True
         self._wake(LOOK)
 
     async def stop(self) -> None:
@@ -120,7 +121,7 @@ class Keeper:
 
     def _changed(self, url: str) -> None:
         watcher = self._watchers.get(url)
-        if watcher is not None:
+        if watcher is not None and self._started:
             watcher()
 
     def _wake(self, seconds: float) -> None:
@@ -177,6 +178,7 @@ class Keeper:
             self._offers_from = self._clock.seconds() + OFFERS
         self._memory.written(news)
         self._locked_since = None
+        self._stamp = None  # it is another file now, and even if it is gone by the next look
         self._writing.end()
         self._good()
         self._memory.adopt(hosts)

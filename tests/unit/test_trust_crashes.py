@@ -155,3 +155,21 @@ def test_what_may_not_have_reached_the_disk_is_written_again(tmp_path: Path) -> 
     stamp = file.stamp()
     assert file.update(lambda _: hosts) == file.read() == hosts
     assert file.stamp() != stamp
+
+
+def test_what_is_written_is_on_the_disk_before_it_counts(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def noted(name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*arguments: Any, **more: Any) -> Any:
+            of_directory = name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode)
+            done.append(f"{name} directory" if of_directory else name)
+            return real(*arguments, **more)
+
+        return patch.object(os, name, call)
+
+    with noted("write"), noted("fsync"), noted("rename"):
+        TrustFile(str(tmp_path)).update(lambda _: {})
+    assert done == ["write", "fsync", "rename", "fsync directory"]
