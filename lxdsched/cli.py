@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
     commands.add_parser("key", help="make, list and revoke the keys of clients")
     commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on")
+    commands.add_parser("trust", help="show, accept or forget the certificates of hosts that are trusted on first use")
     if arguments[:1] == ["sandbox"]:
         from lxdsched.sandbox.command import main as sandbox  # not needed by anything else
 
@@ -31,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lxdsched.access.command import main as key
 
         return key(arguments[1:], _clients_file)
+    if arguments[:1] == ["trust"]:
+        from lxdsched.trust_command import main as trust  # nor is this
+
+        return trust(arguments[1:])
     return _check(parser.parse_args(arguments).config)
 
 
@@ -62,7 +67,7 @@ def _clients_file(config: str | None) -> str | None:
     from lxdsched.config import ConfigError, Sources, find
 
     try:
-        path = find(Sources({}, os.environ, config), "clients_file")
+        _, path = find(Sources({}, os.environ, config), "clients_file")
     except ConfigError as error:
         raise SystemExit("\n".join(error.faults)) from None
     return None if path is None else str(path)

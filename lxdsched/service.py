@@ -36,7 +36,11 @@ from lxdsched.names import Names
 from lxdsched.reception import Reception
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
-from lxdsched.tls import FirstUse
+from lxdsched.tls import FirstUse, Trust
+from lxdsched.trust.directory import StoreError
+from lxdsched.trust.file import TrustFile
+from lxdsched.trust.keeper import Keeper
+from lxdsched.trust.use import RememberedUse
 from lxdsched.web.app import Api
 
 _log = Logger()
@@ -60,12 +64,14 @@ class Daemon(Service):
         reception: Reception,
         *,
         observer: ILogObserver | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._config = config
         self._fleet = fleet
         self._ledger = ledger
         self._reception = reception
         self._observer = observer
+        self._keeper = keeper
 
     @property
     def port(self) -> int:
@@ -98,6 +104,7 @@ class Daemon(Service):
             **({} if self._config.redis is None else {"redis": self._config.redis.shown}),
         )
         self._reception.start()
+        self._remember()
         self._ledger.start()
         self._fleet.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
@@ -117,6 +124,16 @@ class Daemon(Service):
         await self._reception.stop(self._config.stop_timeout)
         await self._fleet.stop()
         await self._ledger.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
+
+    def _remember(self) -> None:
+        # Here, and not before: by now twistd is the user who shall own what is written.
+        try:
+            if self._keeper is not None:
+                self._keeper.start()
+        except StoreError as error:
+            raise SystemExit(f"lxdsched cannot start: {error}") from None
 
     def _open(self) -> None:
         try:
@@ -138,7 +155,10 @@ def build(
     where twistd shall log.
     """
     random = SystemRandom()
-    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
+    keeper = None
+    if config.state_directory is not None:
+        keeper = Keeper(TrustFile(config.state_directory), reactor, reactor.callFromThread, wall)
+    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random, keeper=keeper)
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
@@ -164,7 +184,7 @@ def build(
         reactor=reactor,
         wall=wall,
     )
-    return Daemon(config, fleet, ledger, reception, observer=observer)
+    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
@@ -185,16 +205,29 @@ def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
 
 
 def build_fleet(
-    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: Reactor, random: Random
+    hosts: Iterable[HostSettings],
+    patience: Patience,
+    counting: Counting,
+    reactor: Reactor,
+    random: Random,
+    *,
+    keeper: Keeper | None = None,
 ) -> Fleet:
-    """Put a fleet together, each host with a client and a trust of its own."""
+    """Put a fleet together, each host with a client and a trust of its own. `keeper` remembers those met before."""
     contacts = Contacts(reactor)
     names = Names(reactor.callFromThread)
 
     def host(settings: HostSettings) -> Host:
-        trust = settings.trust or FirstUse(partial(_advise, settings.host))
-        client = HostClient(reactor, names, settings, trust, patience)
-        return Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        client = HostClient(reactor, names, settings, settings.trust or first_use(settings), patience)
+        made = Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        if settings.trust is None and keeper is not None:
+            keeper.watch(settings.url, made.reconsider)
+        return made
+
+    def first_use(settings: HostSettings) -> Trust:
+        if keeper is None:
+            return FirstUse(partial(_advise, settings.host))
+        return RememberedUse(keeper, settings.host, settings.url)
 
     return Fleet(map(host, hosts), reactor, patience.question)
 

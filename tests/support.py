@@ -19,6 +19,7 @@ from lxdsched.scheduler import Scheduler
 from lxdsched.service import Reactor, build_fleet
 from lxdsched.strategies import BUILT_IN
 from lxdsched.tls import Identity, Pinned, Trust
+from lxdsched.trust.keeper import Keeper
 
 GIB = 1024**3
 
@@ -56,15 +57,22 @@ def host_settings(url: str, pair: KeyPair, trust: Trust | None = None) -> HostSe
 
 @asynccontextmanager
 async def running_fleet(
-    hosts: Iterable[HostSettings], patience: Patience = BRISK, counting: Counting | None = None
+    hosts: Iterable[HostSettings],
+    patience: Patience = BRISK,
+    counting: Counting | None = None,
+    keeper: Keeper | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run a fleet of these hosts, and leave nothing of it behind."""
-    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1))
+    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1), keeper=keeper)
+    if keeper is not None:
+        keeper.start()
     fleet.start()
     try:
         yield fleet
     finally:
         await fleet.stop()
+        if keeper is not None:
+            await keeper.stop()
 
 
 async def only_view(fleet: Fleet) -> View:

@@ -18,6 +18,7 @@ from lxdsched.config.hosts import Defaults, HostReader
 from lxdsched.config.listener import ListenerReader
 from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
+from lxdsched.config.state import state_directory, unremembered
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
@@ -60,7 +61,7 @@ class Config:
 
     `certificates` are those of its files whose ends matter, but for those of `guard`, which `reread` reads again from
     `reread_files`, with a ConfigError when it cannot be used. Without `redis` this scheduler is the only one.
-    `on_ledger_failure` is `answer` or `refuse`.
+    `on_ledger_failure` is `answer` or `refuse`. Without `state_directory` nothing is remembered across restarts.
     """
 
     hosts: tuple[HostSettings, ...]
@@ -79,6 +80,7 @@ class Config:
     guard: Guard = field(default_factory=Guard)
     reread: Callable[[], Guard] = Guard
     reread_files: tuple[Path, ...] = ()
+    state_directory: str | None = None
     warnings: tuple[str, ...] = ()
     certificates: tuple[OurCertificate, ...] = ()
 
@@ -100,8 +102,11 @@ def _reread(guard_files: GuardFiles, files: Files) -> Guard:
     return replace(guard, warnings=tuple(anew.warnings))
 
 
-def find(sources: Sources, name: str) -> object:
-    """Read one setting, whatever is wrong with others. ConfigError when it, or the file it may be in, is faulty."""
+def find(sources: Sources, name: str) -> tuple[str, Any]:
+    """Read one setting, whatever is wrong with others: where it was found, and its value.
+
+    ConfigError when it, or the file it may be in, is faulty.
+    """
     return _Loader(sources, ()).find(name)
 
 
@@ -131,6 +136,7 @@ class _Loader:
         listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
         listening, guard_files = listener.listening(), listener.guard_files()
         guard = guard_files.load(self._files, self._faults)
+        state = state_directory(*given["state_directory"], self._sources.environment, self._faults)
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
@@ -172,18 +178,19 @@ class _Loader:
             guard=guard,
             reread=partial(_reread, guard_files, self._files),
             reread_files=guard_files.paths(self._files),
-            warnings=(*self._strays(), *self._files.warnings),
+            state_directory=state,
+            warnings=(*self._strays(), *self._files.warnings, *unremembered(hosts, state)),
             certificates=self._register.all(),
         )
 
-    def find(self, name: str) -> object:
+    def find(self, name: str) -> tuple[str, object]:
         self._parse_file()
         (setting,) = (setting for setting in SETTINGS if setting.name == name)
         unread = list(self._faults)
-        _, value = self._setting(setting)
+        source, value = self._setting(setting)
         if len(self._faults) > len(unread) or (value is None and unread):
             raise ConfigError(self._faults)
-        return value
+        return source, value
 
     def _read_file(self) -> None:
         self._parse_file()

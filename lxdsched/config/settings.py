@@ -123,6 +123,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         choice("answer", "refuse"),
         "whether requests are answered, from what this scheduler knows alone, while Redis is away",
     ),
+    Setting(
+        "state_directory", None, text, "where hosts trusted on first use are remembered; without it a restart forgets"
+    ),
     Setting("connect_timeout", 2.0, seconds(0.05), "seconds for the TCP connection to a host"),
     Setting("host_timeout", 5.0, seconds(0.1), "seconds for a host's whole answer, from connecting to the last byte"),
     Setting("probe_interval", 1.0, seconds(0.05), "seconds until a failed host is asked again; doubled each time"),

@@ -130,7 +130,8 @@ def test_files_that_hold_something_else_are_faults(entry: dict[str, Any], tmp_pa
 
 
 def test_a_variable_that_looks_like_ours_and_is_not_is_a_warning(entry: dict[str, Any]) -> None:
-    config = configure([entry], LXD_MULTI_SCHEDULER_PROT="1", LXD_MULTI_SCHEDULER_ADDRESS="2")
+    pinned = entry | {"fingerprint": "ab" * 32}
+    config = configure([pinned], LXD_MULTI_SCHEDULER_PROT="1", LXD_MULTI_SCHEDULER_ADDRESS="2")
     assert config.warnings == (
         "LXD_MULTI_SCHEDULER_PROT is not a setting of lxdsched, did you mean LXD_MULTI_SCHEDULER_PORT?; ignored",
     )
