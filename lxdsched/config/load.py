@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
+from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
@@ -136,7 +136,7 @@ class _Loader:
         known = [setting.name for setting in SETTINGS]
         for key in self._file:
             if key not in known:
-                self._faults.append(f"{self._path}: {key}: is not a setting{_meant(key, known)}")
+                self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -191,9 +191,4 @@ class _Loader:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
         ours = {name for name in self._sources.environment if name.startswith(PREFIX)}
         strays = sorted(ours - known - FOREIGN_VARIABLES)
-        return [f"{name} is not a setting of lxdsched{_meant(name, sorted(known))}; ignored" for name in strays]
-
-
-def _meant(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
+        return [f"{name} is not a setting of lxdsched{meant(name, sorted(known))}; ignored" for name in strays]
