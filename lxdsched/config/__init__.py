@@ -4,7 +4,7 @@
 certificates, `load.py` puts them together.
 """
 
-from lxdsched.config.load import Config, ConfigError, Sources, load
+from lxdsched.config.load import Config, ConfigError, Sources, find, load
 from lxdsched.config.settings import SETTINGS, Setting
 
-__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "Sources", "load"]
+__all__ = ["SETTINGS", "Config", "ConfigError", "Setting", "Sources", "find", "load"]

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from lxdsched.access import Clients, ClientsError, read_clients
+from lxdsched.access.store import read_file
 from lxdsched.config.hosts import Defaults, HostReader
 from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
@@ -48,7 +50,8 @@ class Sources:
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
 
-    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
+    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`. Without `clients` there
+    is no access control: everybody may everything.
     """
 
     hosts: tuple[HostSettings, ...]
@@ -64,6 +67,8 @@ class Config:
     log_format: str
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
+    clients: Clients | None = None
+    clients_file: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -73,6 +78,11 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
     `strategies` are the names that `strategy` and `allow_strategies` may use.
     """
     return _Loader(sources, strategies).load()
+
+
+def find(sources: Sources, name: str) -> object:
+    """Read one setting, whatever is wrong with others. ConfigError when it, or the file it may be in, is faulty."""
+    return _Loader(sources, ()).find(name)
 
 
 class _Loader:
@@ -92,6 +102,7 @@ class _Loader:
         hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
         redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        clients = self._clients(*given["clients_file"])
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
@@ -121,10 +132,28 @@ class _Loader:
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
+            clients=clients,
+            clients_file=values["clients_file"],
             warnings=tuple(self._strays()),
         )
 
+    def find(self, name: str) -> object:
+        self._parse_file()
+        (setting,) = (setting for setting in SETTINGS if setting.name == name)
+        unread = list(self._faults)
+        _, value = self._setting(setting)
+        if len(self._faults) > len(unread) or (value is None and unread):
+            raise ConfigError(self._faults)
+        return value
+
     def _read_file(self) -> None:
+        self._parse_file()
+        known = [setting.name for setting in SETTINGS]
+        for key in self._file:
+            if key not in known:
+                self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
+
+    def _parse_file(self) -> None:
         if self._path is None:
             return
         try:
@@ -133,10 +162,6 @@ class _Loader:
             self._faults.append(f"{self._path}: {error.strerror}")
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
             self._faults.append(f"{self._path}: not a TOML file: {error}")
-        known = [setting.name for setting in SETTINGS]
-        for key in self._file:
-            if key not in known:
-                self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -186,6 +211,20 @@ class _Loader:
             self._faults,
         )
         return reader.read(source, entries)
+
+    def _clients(self, source: str, path: object) -> Clients | None:
+        if not isinstance(path, str):
+            return None
+        try:
+            content = read_file(path)
+        except ClientsError as error:
+            self._faults.extend(f"{source}: {fault}" for fault in error.faults)
+            return None
+        try:
+            return read_clients(content, path)
+        except ClientsError as error:
+            self._faults += error.faults
+            return None
 
     def _strays(self) -> list[str]:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}

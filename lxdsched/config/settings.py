@@ -69,6 +69,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("client_key", None, text, "key (PEM file) of client_cert"),
     Setting("port", 8080, integer(0, 65535), "TCP port to listen on; 0 takes any free one"),
     Setting("interface", "127.0.0.1", interface, "IP address to listen on; 0.0.0.0 or :: for all of the machine's"),
+    Setting("clients_file", None, text, "TOML file with the clients, their rights and keys; turns access control on"),
     Setting(
         "over_commit_percent",
         100,
