@@ -289,6 +289,28 @@ def test_a_key_that_cannot_be_printed_is_undone(path: Path, tmp_path: Path) -> N
     assert not new.exists()
 
 
+def test_streams_that_are_closed_or_full_are_no_traceback(path: Path) -> None:
+    shell = 'exec "$0" key "$@"'
+    for command, streams, status, out in (
+        (["new", "spare"], ">&-", 1, ""),
+        (["list"], ">&-", 1, ""),
+        (["new", "a b"], "2>&-", 1, ""),
+        (["revoke", "00000001"], "2>/dev/full", 0, ""),
+        (["revoke", "00000002"], "2>&-", 0, ""),
+    ):
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f"{shell} {streams}", PROGRAM, *command, "--file", path],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout) == (status, out)
+        assert "Traceback" not in ended.stderr
+        assert ("Bad file descriptor" in ended.stderr) == (streams == ">&-")
+    shoes, spare = clients(path.read_text()).entries
+    assert (shoes.keys, spare.keys) == ((), ())
+
+
 def test_help_and_wrong_words(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, status in ((["--help"], 0), (["new", "--help"], 0), ([], 2), (["shred"], 2), (["new"], 2)):
         with pytest.raises(SystemExit) as caught:
