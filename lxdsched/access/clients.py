@@ -28,7 +28,7 @@ class Clients:
         for entry in self.entries:
             self._keys.update((key.id, (key, entry.client)) for key in entry.keys)
             self._fingerprints.update(dict.fromkeys(entry.fingerprints, entry.client))
-            self._names.update(dict.fromkeys(map(plain_name, entry.names), entry.client))
+            self._names.update(dict.fromkeys(entry.names, entry.client))
 
     @property
     def take_certificates(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -200,17 +202,15 @@ def _left(entry: Entry) -> str:
 
 def _print(text: str) -> None:
     """Print on standard output, and be sure of it. OSError when it did not get there."""
-    try:
-        print(text, flush=True)
-    except OSError:
-        # Else Python tries once more when it ends, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+    if sys.stdout is None:  # where it was closed before we began
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    print(text, flush=True)
 
 
 def _tell(*lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
+    if sys.stderr is not None:  # else `print` takes standard output
+        with suppress(OSError):
+            print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _complain(faults: Sequence[str]) -> int:

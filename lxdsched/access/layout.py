@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import tomlkit
+from tomlkit.container import OutOfOrderTableProxy
 from tomlkit.items import AoT, InlineTable
 
 from lxdsched.access.values import Client, Key, Right
@@ -35,10 +36,11 @@ def without_keys(text: str, ids: Collection[str]) -> str:
     """Take the keys of these ids away. The text must be that of a good clients file."""
     document = tomlkit.parse(text)
     for name in document:
-        keys: Any = document[name].get("keys", ())
+        table: Any = document[name]
+        keys = table.get("keys", ())
         for number in reversed(range(len(keys))):
             if keys[number]["id"] in ids:
-                del keys[number]
+                _remove(document, name, keys, number)
     return tomlkit.dumps(document)
 
 
@@ -53,12 +55,33 @@ def _client(client: Client, *, separate: bool) -> Any:
 
 
 def _add(table: Any, name: str, item: Any) -> None:
-    # A comment at the end of a table is mostly about the next one: it stays at the end.
+    tail = _take_tail(table)
+    table.add(name, item)
+    table.value.body.extend(tail)
+
+
+def _remove(document: tomlkit.TOMLDocument, name: str, keys: Any, number: int) -> None:
+    if not isinstance(keys, AoT):
+        del keys[number]
+        return
+    tail = _take_tail(keys[number])
+    del keys[number]
+    if number:
+        keys[number - 1].value.body.extend(tail)
+    elif keys:
+        keys[0].trivia.indent = "".join(item.as_string() for _, item in tail) + keys[0].trivia.indent
+    else:
+        table: Any = document[name]
+        del table["keys"]
+        (document if isinstance(table, OutOfOrderTableProxy) else table.value).body.extend(tail)
+
+
+def _take_tail(table: Any) -> list[Any]:
+    """Take comments and empty lines from the end of a table: they are mostly about what comes next."""
     body, tail = table.value.body, []
     while body and body[-1][0] is None:
         tail.append(body.pop())
-    table.add(name, item)
-    body.extend(reversed(tail))
+    return tail[::-1]
 
 
 def _key(key: Key, table: Any) -> Any:

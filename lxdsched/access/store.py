@@ -25,7 +25,7 @@ def read_file(path: str) -> bytes:
     """Read a clients file, and no more of it than one may have. ClientsError when there is no such file to read."""
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody who writes into it.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ClientsError([f"{path}: is not a file"])
             return file.read(MOST_BYTES + 1)

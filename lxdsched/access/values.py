@@ -62,7 +62,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A client with all by which it is known: keys, fingerprints of certificates, names in certificates of our CA."""
+    """A client with all by which it is known: keys, fingerprints of certificates, names in certificates of our CA.
+
+    Fingerprints are in small hexadecimal digits, names as `plain_name` has them.
+    """
 
     client: Client
     keys: tuple[Key, ...] = ()

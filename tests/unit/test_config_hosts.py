@@ -15,7 +15,7 @@ from lxdsched.config import Sources, load
 from lxdsched.config.hosts import address
 from lxdsched.config.values import Fault
 from lxdsched.sandbox.certs import KeyPair, make_certificate
-from tests.unit.conftest import configure, faults
+from tests.unit.conftest import configure, faults, warnings
 
 
 def test_plain_strings_use_the_default_pair(paths: tuple[str, str], entry: dict[str, Any]) -> None:
@@ -165,9 +165,9 @@ def test_a_key_that_others_can_read_is_a_fault_unless_that_is_allowed(
     (found,) = faults(hosts)
     assert found.startswith(f"LXD_MULTI_HOSTS[0].client_key: {key}: mode 0644, ")
     config = configure(hosts, LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS="true")
-    assert [warning.startswith(f"{key}: mode 0644, ") for warning in config.warnings] == [True]
+    assert [warning.startswith(f"{key}: mode 0644, ") for warning in warnings(config)] == [True]
     key.chmod(0o600)
-    assert configure(hosts).warnings == ()
+    assert warnings(configure(hosts)) == []
 
 
 @pytest.mark.parametrize(("word", "truth"), [("true", True), ("YES", True), ("1", True), ("no", False), (" 0 ", False)])
@@ -178,7 +178,7 @@ def test_whether_it_is_allowed_is_said_in_words(
     key.chmod(0o644)
     given: dict[str, Any] = {"LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS": word}
     hosts = [entry | {"client_key": str(key)}]
-    assert bool(configure(hosts, **given).warnings if truth else faults(hosts, **given))
+    assert bool(warnings(configure(hosts, **given)) if truth else faults(hosts, **given))
     assert faults([entry], LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS="2") == [
         "LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS: is '2', neither true nor false"
     ]
@@ -192,7 +192,7 @@ def test_a_key_may_belong_to_the_user_as_whom_the_daemon_will_run(
     _, key = pair.write(tmp_path, "given")
     os.chown(key, 4711, -1)
     given = {"LXD_MULTI_HOSTS": json.dumps([entry | {"client_key": str(key)}])}
-    assert load(Sources({}, given, user=4711), ["least-allocated"]).warnings == ()
+    assert warnings(load(Sources({}, given, user=4711), ["least-allocated"])) == []
     (found,) = faults([entry | {"client_key": str(key)}])
     assert "neither to root" in found
 

@@ -15,7 +15,7 @@ from lxdsched.ledger.settings import Account, RedisSettings, RedisTls, TcpAddres
 from lxdsched.sandbox.certs import make_authority
 from lxdsched.tls import Authority, SystemAuthority
 from tests.support import write_secret
-from tests.unit.conftest import configure, faults
+from tests.unit.conftest import configure, faults, warnings
 
 URL = "LXD_MULTI_SCHEDULER_REDIS_URL"
 
@@ -334,7 +334,7 @@ def test_a_password_file_that_others_can_read_is_refused(name: str, entry: dict[
     assert found.startswith(f"{variable}: {file}: mode 0644, ")
     assert "hunter2" not in found
     config = configure([entry], **given, LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS="yes")
-    assert [str(file) in warning for warning in config.warnings] == [True]
+    assert [str(file) in warning for warning in warnings(config)] == [True]
 
 
 def test_a_file_with_a_password_in_it_that_others_can_read_is_refused_whether_it_counts_or_not(
@@ -348,6 +348,6 @@ def test_a_file_with_a_password_in_it_that_others_can_read_is_refused_whether_it
     assert found.endswith("(redis_url has a password)")
     assert faults([entry], file=file, LXD_MULTI_SCHEDULER_REDIS_URL="redis://b") == [found]
     file.write_text('allow_exposed_keys = true\nredis_url = "redis://:hunter2@a"')
-    assert [str(file) in warning for warning in configure([entry], file=file).warnings] == [True]
+    assert [str(file) in warning for warning in warnings(configure([entry], file=file))] == [True]
     file.write_text('redis_url = "redis://joe@a"')
     assert faults([entry], file=file) == [f"{file}: redis_url: has a user and no password"]
