@@ -18,6 +18,7 @@ from lxdsched.ledger.book import LedgerUnavailableError
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
+from lxdsched.web.description import describe
 from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
@@ -35,6 +36,10 @@ class Scheduler(Protocol):
         self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
     ) -> Placement | Refusal:
         """Choose a host, and claim it unless it is a dry run."""
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """The names of the strategies that a request may ask for."""
 
     async def survey(self) -> Sequence[View]:
         """Say what is known of the hosts after asking them."""
@@ -110,6 +115,7 @@ class Api:
         self._asked = asked
         self._clock = clock
         self._wall = wall
+        self._description = describe(scheduler.strategies)
 
     def resource(self) -> IResource:
         """Return the resource to serve."""
@@ -215,6 +221,11 @@ class Api:
     def metrics(self, request: IRequest) -> bytes:
         """Show the metrics to Prometheus."""
         return cast(BoundedRequest, request).prepare(200, self._metrics.render(), METRICS_TYPE)
+
+    @_app.route("/openapi.json", methods=["GET"])
+    def description(self, request: IRequest) -> bytes:
+        """Show the description of all this."""
+        return cast(BoundedRequest, request).prepare(200, self._description)
 
     def _own_up(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Say so where we answer without knowing what other replicas have claimed."""
