@@ -39,8 +39,9 @@ def fuzzed(hosts: object) -> Iterator[Fuzzed]:
     """Run a daemon, and fail unless it is well in the end, and has nothing to complain of that is its own fault."""
     with tempfile.TemporaryDirectory(prefix="lxdsched-fuzzed-") as directory:
         logfile = Path(directory, "log")
-        # Claims end soon, so that there is mostly room for more.
-        with daemon(hosts, "--reservation-ttl=1", "--log-level=debug", logfile=logfile) as running:
+        # Claims end soon, and hosts hold much, so that there is mostly room for more.
+        options = ("--reservation-ttl=2", "--over-commit-percent=10000", "--log-level=debug")
+        with daemon(hosts, *options, logfile=logfile) as running:
             yield (it := Fuzzed(running, logfile))
             it.is_well()
             assert running.running.end() == TOLD_TO_END

@@ -73,7 +73,7 @@ def test_a_daemon_answers_as_it_describes(served: Fuzzed, tmp_path: Path) -> Non
     found = try_description(served, tmp_path)
     assert described() <= found.keys()
     assert found["POST /schedule"] >= {200, 400, 422}
-    assert found["DELETE /reservations/{id}"] >= {204, 404}
+    assert 404 in found["DELETE /reservations/{id}"]
 
 
 def test_a_daemon_that_reaches_no_host_answers_as_it_describes(stranded: Fuzzed, tmp_path: Path) -> None:

@@ -16,6 +16,12 @@ _HOSTS = ("https://192.0.2.1:8443", "https://192.0.2.2:8443")
 _ID = "0c6f0d6f4c0b4b7a9d3f7f2f0a1b5e6d"
 _AT, _UNTIL = "2026-11-23T19:17:49.437Z", "2026-11-23T19:19:49.437Z"
 
+_RELEASE = {
+    "operationId": "releaseReservation",
+    "parameters": {"id": "$response.body#/reservation/id"},
+    "description": "Give the reservation back that was made.",
+}
+
 
 def paths() -> dict[str, Schema]:
     """Describe all endpoints."""
@@ -62,7 +68,7 @@ def _schedule() -> Schema:
                 },
             },
         )
-        | _release_link("$response.body#/reservation/id", "Give the reservation back that was made."),
+        | {"links": {"release": _RELEASE}},
         codes=("request_id_reused", "never_fits", "no_capacity", "no_host_reachable", "ledger_unavailable"),
     ) | {
         "requestBody": {
@@ -101,8 +107,7 @@ def _reservations() -> Schema:
                     }
                 ]
             },
-        )
-        | _release_link("$response.body#/reservations/0/id", "Give the oldest reservation back."),
+        ),
     )
 
 
@@ -274,8 +279,3 @@ def _json(description: str, schema: Schema, **examples: object) -> Schema:
         "headers": headers(),
         "content": {"application/json": {"schema": schema, **shown}},
     }
-
-
-def _release_link(expression: str, description: str) -> Schema:
-    link = {"operationId": "releaseReservation", "parameters": {"id": expression}, "description": description}
-    return {"links": {"release": link}}
