@@ -71,6 +71,10 @@ values = st.sampled_from(
         *(b"Digest x", b"h2c", b"websocket", b"bytes=0-", b"*", b"a=b; c=d", b"x" * 9000, b"\r\n folded"),
     ]
 )
+lengths = st.sampled_from(
+    [b"0", b"20", b"60000", b"-1", b"+5", b"5, 5", b"0x10", b"9" * 20, b"9" * 5000, b"\xd9\xa1", b""]
+)
+framing = st.tuples(st.just(b"Content-Length"), lengths) | st.just((b"Transfer-Encoding", b"chunked"))
 bodies = st.sampled_from(
     [
         *(b'{"cpu":1,"memory":1}', b'{"cpu":1,"memory":1,"dry_run":true}', b"{", b"[]", b"", b"\xff", b"[" * 60_000),
@@ -85,11 +89,13 @@ bodies = st.sampled_from(
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
     """Write something like a request; every other one can be read as such."""
-    body, method, path = draw(bodies | noise), draw(tokens), draw(paths)
+    body, line = draw(bodies | noise), (draw(tokens), draw(paths), b"HTTP/1.1")
     length = (b"Content-Length", b"%d" % len(body))
     if draw(st.booleans()):
-        return written(method, path, b"HTTP/1.1", [(b"Host", draw(values | noise)), length], body)
-    headers = draw(st.lists(st.tuples(names, values | noise), max_size=5))
+        return written(*line, [(b"Host", draw(values | noise)), length], body)
+    if draw(st.booleans()):
+        return written(*line, [draw(framing), draw(framing)], body)
+    headers = draw(st.lists(st.tuples(names, values | noise) | framing, max_size=5))
     ends = draw(st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"\r\n\t"]))
     line = (draw(tokens | noise), draw(paths | noise), draw(versions | noise))
     return written(*line, [*headers, length] if draw(st.booleans()) else headers, body, ends)
