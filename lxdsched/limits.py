@@ -22,9 +22,10 @@ VM_DEFAULT_MEMORY = 1024**3
 MOST_PINS = 8192
 """Characters that a `limits.cpu` may have; pins of a machine with 1,000 threads have half as many."""
 
-_SUFFIXES = {"": 1, "B": 1}
-_SUFFIXES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGTPE", 1)}
-_SUFFIXES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+SUFFIXES = {"": 1, "B": 1}
+SUFFIXES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGTPE", 1)}
+SUFFIXES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+"""What LXD's suffixes of sizes stand for, in bytes."""
 
 # [0-9] and not \d, which also matches the digits of other scripts; \Z and not $, which lets a newline follow.
 _SIZE = re.compile(r"([0-9]{1,19})([A-Za-z]*)\Z")
@@ -62,7 +63,7 @@ def parse_size(text: str) -> int:
     The suffixes are case-sensitive, and fractions do not exist.
     """
     match = _SIZE.match(text)
-    factor = _SUFFIXES.get(match[2]) if match else None
+    factor = SUFFIXES.get(match[2]) if match else None
     if match is None or factor is None:
         raise LimitError(f"{text!r} is not a size such as 2GiB or 500MB")
     return int(match[1]) * factor

@@ -21,6 +21,7 @@ from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
 from lxdsched.web.access import require
+from lxdsched.web.description import describe
 from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable, not_found
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
@@ -38,6 +39,10 @@ class Scheduler(Protocol):
         self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
     ) -> Placement | Refusal:
         """Choose a host, and claim it unless it is a dry run."""
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """The names of the strategies that a request may ask for."""
 
     async def survey(self) -> Sequence[View]:
         """Say what is known of the hosts after asking them."""
@@ -126,6 +131,7 @@ class Api:
         self._clock = clock
         self._wall = wall
         self._certificates = certificates
+        self._description = describe(scheduler.strategies)
 
     def resource(self) -> IResource:
         """Return the resource to serve."""
@@ -233,6 +239,12 @@ class Api:
     async def metrics(self, request: BoundedRequest) -> bytes:  # noqa: ARG002
         """Show the metrics to Prometheus."""
         return self._metrics.render()
+
+    @_app.route("/openapi.json", methods=["GET"])
+    @_serve(Right.READ)
+    async def description(self, request: BoundedRequest) -> bytes:  # noqa: ARG002
+        """Show the description of all this."""
+        return self._description
 
     def _own_up(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Say so where we answer without knowing what other replicas have claimed."""
