@@ -111,7 +111,11 @@ def read_identity(certificate_pem: bytes, key_pem: bytes) -> Identity:
         raise IdentityError("the key is protected by a password; store it without one") from None
     except (ValueError, UnsupportedAlgorithm) as error:
         raise IdentityError(f"the key is not a PEM private key ({error})") from None
-    if _public(key.public_key()) != _public(certificate.public_key()):
+    try:
+        fits = _public(key.public_key()) == _public(certificate.public_key())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise IdentityError(f"the certificate's public key cannot be used ({error})") from None
+    if not fits:
         raise IdentityError("the key does not belong to the certificate")
     return Identity(certificate, key)  # type: ignore[arg-type]  # a key that fits a certificate can issue
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from lxdsched.config.files import read_file, shown
 from lxdsched.config.hosts import host_name, read_pair
 from lxdsched.config.values import Fault
 from lxdsched.ledger.settings import (
@@ -21,6 +21,7 @@ from lxdsched.ledger.settings import (
     TcpAddress,
     UnixAddress,
 )
+from lxdsched.quoting import quoted
 from lxdsched.tls import Authority, Identity, IdentityError, SystemAuthority, read_certificates
 
 ADDR_VARIABLE: Final = "REDIS_ADDR"
@@ -31,6 +32,8 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 _DATABASE = re.compile(r"[0-9]{1,9}\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")  # what a Sentinel lets a name be
 _MOST_PORT = 65535
+_MOST_SOCKET = 107
+"""Bytes that Linux lets the path of a Unix socket have (unix(7))."""
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ def parse_url(url: str) -> Place:
     if scheme == "unix":
         if servers or not path:
             raise Fault("must be unix:///PATH, with an absolute path")
-        return Place(scheme, (UnixAddress(_decoded("/" + path)),), account, None, _queried_database(query))
+        return Place(scheme, (_socket("/" + path),), account, None, _queried_database(query))
     if question:
         raise Fault("has a query, and only unix:///PATH has one")
     sentinel = scheme.endswith("+sentinel")
@@ -108,6 +111,13 @@ def _server(text: str, number: int, default_port: int) -> TcpAddress:
         raise Fault(f"{what} is not HOST:PORT") from None
 
 
+def _socket(path: str) -> UnixAddress:
+    decoded = _decoded(path)
+    if "\0" in decoded or len(decoded.encode("utf-8", "surrogateescape")) > _MOST_SOCKET:
+        raise Fault(f"has a path that no socket can have: it has more than {_MOST_SOCKET} bytes, or a NUL")
+    return UnixAddress(decoded)
+
+
 def _database(text: str) -> int:
     if not _DATABASE.match(text):
         raise Fault("names a database that is not a whole number")
@@ -118,7 +128,7 @@ def _queried_database(query: str) -> int:
     database = 0
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key != "db":
-            raise Fault(f"{key!r} is not known in a query, only db is")
+            raise Fault(f"{quoted(key)} is not known in a query, only db is")
         database = _database(value)
     return database
 
@@ -206,7 +216,7 @@ class RedisReader:
                 self._faults.append(f"{self._sources[name]}: is missing, and {other} is set")
                 return None
         contents = [
-            self._try(self._sources[name], _file, path)
+            self._try(self._sources[name], read_file, path)
             for name, path in (("redis_cert", certificate), ("redis_key", key))
         ]
         if contents[0] is None or contents[1] is None:
@@ -250,25 +260,18 @@ class RedisReader:
             return None
 
 
-def _file(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise Fault(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def _authority(path: str) -> Authority:
     try:
-        return Authority(tuple(read_certificates(_file(path))))
+        return Authority(tuple(read_certificates(read_file(path))))
     except IdentityError as error:
         raise Fault(f"{path} {error}") from None
 
 
 def _password(path: str) -> str:
     try:
-        password = _file(path).decode().removesuffix("\n").removesuffix("\r")
+        password = read_file(path, secret=True).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise Fault(f"{path}: is not UTF-8") from None
+        raise Fault(f"{shown(path, secret=True)}: is not UTF-8") from None
     if not password or "\n" in password:
-        raise Fault(f"{path}: must hold one line, the password")
+        raise Fault(f"{shown(path, secret=True)}: must hold one line, the password")
     return password
