@@ -44,6 +44,7 @@ MOST_TRACEBACK = 32_768
 MOST_KEY = 64
 MOST_FIELDS = 64
 """Fields of an event."""
+_MOST_BITS = 64
 
 Render = Callable[[LogEvent], str]
 
@@ -129,8 +130,10 @@ def _time(event: LogEvent) -> datetime:
 
 
 def _level(event: LogEvent) -> str:
-    level = event.get("log_level")
-    return _LEVELS[level] if level in _THRESHOLDS.values() or level is LogLevel.critical else "INFO"
+    try:
+        return _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
+    except TypeError:  # no level can be a list
+        return "INFO"
 
 
 def _message(event: LogEvent) -> str:
@@ -152,6 +155,8 @@ def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
 def _field(value: object) -> object:
     if isinstance(value, str):
         return _text(value)
+    if value is None or isinstance(value, float) or (type(value) is int and value.bit_length() <= _MOST_BITS):
+        return value
     try:
         encoded = _encoder.encode(value)
     except Exception:  # nested for ever, half a surrogate pair within, or what even str() fails on

@@ -35,8 +35,10 @@ MOST_SAID = 1500
 """Characters of a sentence that says what is wrong: a quoted text of 80 characters may be ten times as long."""
 MOST_ECHO = 4096
 """Bytes of an answer's ignored fields."""
+MOST_VALUE = 6 * (logs.MOST_FIELD + 5)
+"""Characters of one field's value: JSON writes some of them as six."""
 MOST_LINE = 6 * (logs.MOST_FIELDS * (logs.MOST_FIELD + logs.MOST_KEY) + logs.MOST_MESSAGE + 2 * logs.MOST_TRACEBACK)
-"""Characters of a line of the log: JSON writes some of them as six."""
+"""Characters of a line of the log."""
 
 
 @contextmanager
@@ -137,6 +139,8 @@ def event(logged: LogEvent) -> None:
     assert len(line) <= MOST_LINE
     said = json.loads(line)
     assert {"time", "level", "msg"} <= said.keys()
+    for key in said.keys() - {"msg", "traceback"}:
+        assert len(json.dumps(said[key], ensure_ascii=False)) <= MOST_VALUE
     first, *more = logs.as_text(logged).split("\n")
     assert all(each.isprintable() for each in (first, *more))
     assert all(each.startswith("  ") for each in more)
