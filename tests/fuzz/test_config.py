@@ -177,6 +177,14 @@ def test_every_odd_value_in_every_place_of_a_host(host: dict[str, Any]) -> None:
                 oracles.configuration(Sources(environment={"LXD_MULTI_HOSTS": write([entry])}))
 
 
+def test_every_odd_value_in_every_place_of_a_host_in_the_file(host: dict[str, Any], file: Path) -> None:
+    with oracles.cpu_seconds():
+        for value in VALUES:
+            for key in [*host, "ca", "stranger"]:
+                others = [f"{name} = {json.dumps(each)}" for name, each in host.items() if name not in {key, "labels"}]
+                oracles.toml("\n".join(["[[hosts]]", *others, f"{key} = {value}"]).encode(), file)
+
+
 @given(url_text)
 def test_any_text_as_a_url(text: str) -> None:
     oracles.urls(text)
