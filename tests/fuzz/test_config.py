@@ -266,6 +266,14 @@ def test_a_file_full_of_one_thing_costs_little(prefix: str, unit: str, file: Pat
         oracles.toml((prefix + "".join(units)).encode(), file)
 
 
+@pytest.mark.parametrize("part", ["a.", '"a".', "'a' . ", '"#\\"".'])
+def test_a_key_of_thousands_of_parts_is_not_even_tried(part: str, file: Path) -> None:
+    file.write_text(f"port = 1\n{part * 10_000}a = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load(Sources(file=str(file)), oracles.STRATEGIES)
+    assert caught.value.faults[0] == f"{file}: not a TOML file: a key of more than 100 parts (at line 2)"
+
+
 def test_of_thousands_of_faults_some_are_shown(file: Path) -> None:
     file.write_text("hosts = [" + '{ host = "x", a = 1, b = 2 },' * 5000 + "]\n")
     with pytest.raises(ConfigError) as caught:
