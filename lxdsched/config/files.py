@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shlex
 import stat
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lxdsched.config.values import Fault
+from lxdsched.quoting import cut
 
 CREDENTIAL: Final = "credential:"
 """What the name of a file begins with that systemd keeps for us (`LoadCredential=`)."""
@@ -22,7 +24,12 @@ CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 """The environment variable in which systemd says where it keeps them."""
 MOST: Final = 1024**2
 """Bytes that a file may have."""
+MOST_PATH: Final = 300
+"""Characters of a path that a fault shows."""
+MOST_PARTS: Final = 100
+"""Dots that one line of TOML may have outside of texts: reading a key takes the square of the number of its parts."""
 
+_TEXTS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|' r"'[^'\n]*+'")
 _ROOT = 0
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BEYOND_ROOTS_GROUP = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
@@ -74,12 +81,14 @@ class Files:
 
     def read(self, name: str) -> bytes:
         """Read a file. Fault with the file and why when that cannot be."""
-        return self._content(self.path(name)).data
+        path = self.path(name)
+        return self._content(path, cut(str(path), MOST_PATH)).data
 
     def read_secret(self, name: str) -> bytes:
         """Read a file that nobody else may read or write. Fault where somebody may, with what mends it."""
         path = self.path(name)
-        content = self._content(path)
+        # What is no path at all may be the secret itself: people do set a password where its file is wanted.
+        content = self._content(path, cut(str(path), MOST_PATH) if path.is_absolute() else "the file that is named")
         exposed = self._exposed(path, content)
         if exposed is not None:
             if not self.allow_exposed:
@@ -88,7 +97,7 @@ class Files:
                 self.warnings.append(exposed)
         return content.data
 
-    def _content(self, path: Path) -> _Content:
+    def _content(self, path: Path, shown: str) -> _Content:
         if path not in self._contents:
             try:
                 self._contents[path] = _read(path)
@@ -98,7 +107,7 @@ class Files:
                 self._contents[path] = getattr(error, "strerror", None) or str(error)
         content = self._contents[path]
         if isinstance(content, str):
-            raise Fault(f"{path}: {content}")
+            raise Fault(f"{shown}: {content}")
         return content
 
     def _exposed(self, path: Path, content: _Content) -> str | None:
@@ -117,6 +126,15 @@ class Files:
         elif mode & _OTHERS:
             return f"{shown}: a secret that others can get at: chmod 0600 {where}"
         return None
+
+
+def toml_text(content: bytes) -> str:
+    """Return the text of a TOML file. ValueError when it is not UTF-8, or unfit to parse."""
+    text = content.decode("utf-8").replace("\r\n", "\n")
+    for number, line in enumerate(_TEXTS.sub("", text).split("\n"), 1):
+        if line.partition("#")[0].count(".") > MOST_PARTS:
+            raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
+    return text
 
 
 def _read(path: Path) -> _Content:

@@ -14,6 +14,7 @@ from lxdsched.config.files import Files
 from lxdsched.config.pairs import load_pair, read_bundle
 from lxdsched.config.values import Fault, integer, size
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings
+from lxdsched.quoting import MOST_QUOTED, cut, quoted
 from lxdsched.tls import Authority, Identity, IdentityError, Pinned, Trust, fingerprint, read_fingerprint
 
 LXD_PORT = 8443
@@ -35,6 +36,9 @@ _KEYS = frozenset(
 
 # Underscores are no letters of host names, and yet people have them in their names.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
+
+_MOST_NAME = 255
+"""Characters of the longest name in DNS."""
 
 T = TypeVar("T")
 Complain = Callable[[str], None]
@@ -76,7 +80,8 @@ class HostReader:
         seen: dict[str, str] = {}
         for host in hosts:
             if host.url in seen:
-                self.faults.append(f"{source}: {host.host!r} is the same host as {seen[host.url]!r}, named twice")
+                one, other = quoted(host.host), quoted(seen[host.url])
+                self.faults.append(f"{source}: {one} is the same host as {other}, named twice")
             seen[host.url] = host.host
 
     def _entry(self, where: str, entry: object) -> HostSettings | None:
@@ -87,7 +92,8 @@ class HostReader:
             return None
         before = len(self.faults)
         for key in entry.keys() - _KEYS:
-            self.faults.append(f"{where}.{key}: is not a setting of a host; these are: {', '.join(sorted(_KEYS))}")
+            known = ", ".join(sorted(_KEYS))
+            self.faults.append(f"{where}.{cut(key, MOST_QUOTED)}: is not a setting of a host; these are: {known}")
         host = entry.get("host")
         if not isinstance(host, str) or not host:
             self.faults.append(f"{where}.host: must be the host's URL")
@@ -153,7 +159,7 @@ class HostReader:
                 return Pinned(frozenset({read_fingerprint(value)}))
             certificates = read_bundle(value, self.files.read(value))
         except IdentityError as error:
-            self.faults.append(f"{where}.{key}: {value} {error}")
+            self.faults.append(f"{where}.{key}: {cut(value, MOST_QUOTED)} {error}")
             return None
         except Fault as fault:
             self.faults.append(f"{where}.{key}: {fault}")
@@ -169,34 +175,38 @@ def address(host: str) -> str:
 
     `node-1` and `192.0.2.1:9443` are short for `https://node-1:8443` and `https://192.0.2.1:9443`.
     """
+    said = "its URL" if "@" in host else quoted(host)  # what is before an @ may be a password
     try:
         parts = urlsplit(host if "://" in host else f"//{host}", scheme="https")
         port = parts.port
     except ValueError as error:
-        raise Fault(f"{host!r} is not a URL: {error}") from None
+        why = "" if "@" in host else f": {cut(str(error), MOST_QUOTED)}"
+        raise Fault(f"{said} is not a URL{why}") from None
     if parts.scheme != "https":
-        raise Fault(f"{host!r}: LXD is reached over https only")
+        raise Fault(f"{said}: LXD is reached over https only")
     name = parts.hostname or ""
     if not name or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise Fault(f"{host!r} must be a host and a port alone, such as https://192.0.2.1:8443")
+        raise Fault(f"{said} must be a host and a port alone, such as https://192.0.2.1:8443")
     if port == 0:
-        raise Fault(f"{host!r}: there is no port 0")
+        raise Fault(f"{said}: there is no port 0")
     if port is None:
         port = HTTPS_PORT if "://" in host else LXD_PORT
     try:
         return f"https://{host_name(name)}:{port}"
     except Fault as fault:
-        raise Fault(f"{host!r} holds {fault}") from None
+        raise Fault(f"{said} holds {fault}") from None
 
 
 def host_name(name: str) -> str:
     """Return the name of a host as it is looked up: in ASCII, or an IPv6 address in brackets."""
+    if len(name) > _MOST_NAME:
+        raise Fault("a name that no host can have")
     try:
         if ":" in name and "%" not in name:
             return f"[{IPv6Address(name)}]"
         name = name.encode("idna").decode()
     except ValueError as error:  # UnicodeError is one
-        raise Fault(f"a name that no host can have ({error})") from None
+        raise Fault(f"a name that no host can have ({cut(str(error), MOST_QUOTED)})") from None
     if not _NAME.match(name):
         raise Fault("a name that no host can have")
     return name

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lxdsched.certificates import OurCertificate, Register
-from lxdsched.config.files import CREDENTIALS_VARIABLE, Files
+from lxdsched.config.files import CREDENTIALS_VARIABLE, MOST_PATH, Files, toml_text
 from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
 from lxdsched.config.listener import ListenerReader
@@ -24,22 +24,33 @@ from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
 from lxdsched.listener.settings import Bounds, Listening
+from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
 from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
 
 
+MOST_FAULTS = 100
+"""Faults that are shown."""
+MOST_FAULT = 1000
+"""Characters of a fault that are shown."""
+
 FOREIGN_VARIABLES = frozenset({PREFIX + "ADDRESS", PREFIX + "FETCH_INTERVAL_SECOND"})
 """Variables of the shoes-lxd-multi server and of its own scheduler, which may be in the same environment."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file."""
+    """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file.
+
+    Each is one line of bounded length, and only the first of very many are kept.
+    """
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+        self.faults = [cut(one_line(fault), MOST_FAULT) for fault in faults[:MOST_FAULTS]]
+        if len(faults) > MOST_FAULTS:
+            self.faults.append(f"and {len(faults) - MOST_FAULTS} more")
+        super().__init__("\n".join(self.faults))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +206,16 @@ class _Loader:
     def _read_file(self) -> None:
         self._parse_file()
         known = [setting.name for setting in SETTINGS]
-        for key in self._file:
-            if key not in known:
-                self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
+        strange = [key for key in self._file if key not in known]
+        for key in strange[:MOST_FAULTS]:
+            name = cut(key, MOST_QUOTED)
+            self._faults.append(f"{self._path}: {name}: is not a setting{meant(name, known)}")
 
     def _parse_file(self) -> None:
         if self._path is None:
             return
         try:
-            self._file = tomllib.loads(self._files.read(self._path).decode())
+            self._file = tomllib.loads(toml_text(self._files.read(self._path)))
         except Fault as fault:
             self._faults.append(str(fault))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
@@ -236,14 +248,14 @@ class _Loader:
         if self._sources.environment.get(setting.variable, "").strip():
             return setting.variable, self._sources.environment[setting.variable]
         if setting.name in self._file:
-            return f"{self._path}: {setting.name}", self._file[setting.name]
+            return f"{cut(str(self._path), MOST_PATH)}: {setting.name}", self._file[setting.name]
         return setting.variable, setting.default
 
     def _check_strategies(self, source: str, names: object) -> None:
         for name in [names] if isinstance(names, str) else names if isinstance(names, tuple) else []:
             if name not in self._strategies:
                 known = ", ".join(sorted(self._strategies))
-                self._faults.append(f"{source}: {name!r} is not a strategy; these are: {known}")
+                self._faults.append(f"{source}: {quoted(name)} is not a strategy; these are: {known}")
 
     def _hosts(self, source: str, entries: object, values: Mapping[str, Any]) -> tuple[HostSettings, ...]:
         if entries is None:
@@ -272,4 +284,5 @@ class _Loader:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
         ours = {name for name in self._sources.environment if name.startswith(PREFIX)}
         strays = sorted(ours - known - FOREIGN_VARIABLES)
-        return [f"{name} is not a setting of lxdsched{meant(name, sorted(known))}; ignored" for name in strays]
+        shown = [cut(one_line(name), MOST_QUOTED) for name in strays[:MOST_FAULTS]]
+        return [f"{name} is not a setting of lxdsched{meant(name, sorted(known))}; ignored" for name in shown]

@@ -23,6 +23,7 @@ from lxdsched.ledger.settings import (
     TcpAddress,
     UnixAddress,
 )
+from lxdsched.quoting import quoted
 from lxdsched.tls import Authority, Identity, SystemAuthority
 
 ADDR_VARIABLE: Final = "REDIS_ADDR"
@@ -33,6 +34,8 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 _DATABASE = re.compile(r"[0-9]{1,9}\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")  # what a Sentinel lets a name be
 _MOST_PORT = 65535
+_MOST_SOCKET = 107
+"""Bytes that Linux lets the path of a Unix socket have (unix(7))."""
 
 T = TypeVar("T")
 
@@ -66,7 +69,7 @@ def parse_url(url: str) -> Place:
     if scheme == "unix":
         if servers or not path:
             raise Fault("must be unix:///PATH, with an absolute path")
-        return Place(scheme, (UnixAddress(_decoded("/" + path)),), account, None, _queried_database(query))
+        return Place(scheme, (_socket("/" + path),), account, None, _queried_database(query))
     if question:
         raise Fault("has a query, and only unix:///PATH has one")
     sentinel = scheme.endswith("+sentinel")
@@ -110,6 +113,13 @@ def _server(text: str, number: int, default_port: int) -> TcpAddress:
         raise Fault(f"{what} is not HOST:PORT") from None
 
 
+def _socket(path: str) -> UnixAddress:
+    decoded = _decoded(path)
+    if "\0" in decoded or len(decoded.encode("utf-8", "surrogateescape")) > _MOST_SOCKET:
+        raise Fault(f"has a path that no socket can have: it has more than {_MOST_SOCKET} bytes, or a NUL")
+    return UnixAddress(decoded)
+
+
 def _database(text: str) -> int:
     if not _DATABASE.match(text):
         raise Fault("names a database that is not a whole number")
@@ -120,7 +130,7 @@ def _queried_database(query: str) -> int:
     database = 0
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key != "db":
-            raise Fault(f"{key!r} is not known in a query, only db is")
+            raise Fault(f"{quoted(key)} is not known in a query, only db is")
         database = _database(value)
     return database
 

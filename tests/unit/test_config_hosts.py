@@ -101,7 +101,6 @@ def test_a_host_may_be_written_short(host: str, url: str) -> None:
     [
         "http://x",
         "https://",
-        "https://u:p@x",
         "https://x/1.0",
         "https://x?y",
         "x:port",
@@ -124,6 +123,12 @@ def test_what_is_no_host_is_a_fault_that_shows_it(host: str) -> None:
     with pytest.raises(Fault) as caught:
         address(host)
     assert repr(host) in str(caught.value)
+
+
+def test_what_may_be_a_password_in_a_hosts_url_is_not_shown() -> None:
+    with pytest.raises(Fault) as caught:
+        address("https://u:hunter2@x")
+    assert str(caught.value) == "its URL must be a host and a port alone, such as https://192.0.2.1:8443"
 
 
 def test_hosts_that_are_not_utf_8_are_a_fault() -> None:
