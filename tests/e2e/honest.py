@@ -1,0 +1,83 @@
+"""An honest client beside hostile ones, and how long it waits for what it asks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.e2e.hostility import trusting
+
+LONGEST = 30.0
+"""Seconds after which the honest client gives up."""
+BODY = json.dumps({"instance_requirements": {"cpu": 1, "memory": 1024}})
+
+
+@dataclass
+class Honest:
+    """A client that asks for a place and gives it back, now on a connection that it keeps, now on a new one.
+
+    `kept` and `new` are the seconds that `POST /schedule` took; with `new` ones the connecting counts.
+    """
+
+    port: int
+    tls: bool
+    pause: float = 0.02
+    kept: list[float] = field(default_factory=list)
+    new: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def ask(self, until: threading.Event) -> None:
+        """Ask until told to stop."""
+        connection = self.connect()
+        while not until.wait(self.pause):
+            self._pair(connection, self.kept)
+            self._pair(fresh := self.connect(), self.new)
+            fresh.close()
+        connection.close()
+
+    def _pair(self, connection: http.client.HTTPConnection, times: list[float]) -> None:
+        began = time.perf_counter()
+        try:
+            status, answer = self.exchange(connection, "POST", "/schedule", BODY)
+            times.append(time.perf_counter() - began)
+            if status == http.client.OK:
+                status, answer = self.exchange(connection, "DELETE", f"/reservations/{answer['reservation']['id']}")
+            if status != http.client.NO_CONTENT:
+                self.failures.append(f"{status}: {answer}")
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self.failures.append(f"{error!r} after {time.perf_counter() - began:.2f} s")
+
+    @staticmethod
+    def exchange(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> Any:
+        """Ask; return status and JSON."""
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        said = response.read()
+        return response.status, json.loads(said) if said else {}
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Return a new connection, which connects when it is first used."""
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=LONGEST, context=trusting())
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=LONGEST)
+
+
+def quantiles(times: Sequence[float]) -> tuple[float, float, float]:
+    """Return median, 95th and 99th percentile."""
+    ordered = sorted(times)
+    median, most, nearly_all = (ordered[min(int(len(ordered) * part), len(ordered) - 1)] for part in (0.5, 0.95, 0.99))
+    return median, most, nearly_all
+
+
+def summed(times: Sequence[float]) -> str:
+    """Say in a few words how long something took."""
+    if not times:
+        return "never"
+    figures = "/".join(f"{seconds * 1000:.1f}" for seconds in quantiles(times))
+    return f"{len(times)} x {figures} ms"
