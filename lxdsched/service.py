@@ -31,6 +31,8 @@ from lxdsched.ledger.exchange import script
 from lxdsched.ledger.link import Link
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.ledger.redis import RedisLedger
+from lxdsched.listener.admission import CONNECTING, Admission
+from lxdsched.listener.crowd import Crowd
 from lxdsched.metrics import Metrics
 from lxdsched.names import Names
 from lxdsched.scheduler import Scheduler
@@ -130,8 +132,9 @@ class Daemon(Service):
         if self._port is not None:
             return
         try:
+            admission = Admission(self._site, self._site.crowd, self._reactor.seconds, CONNECTING)
             self._port = self._reactor.listenTCP(
-                self._config.port, cast(Any, self._site), interface=self._config.interface, backlog=1024
+                self._config.port, cast(Any, admission), interface=self._config.interface, backlog=1024
             )
         except CannotListenError as error:
             raise SystemExit(f"lxdsched: cannot listen: {error}") from None
@@ -163,7 +166,9 @@ def build(
         clock=reactor.seconds,
         wall=wall,
     )
-    return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
+    crowd = Crowd(config.bounds, reactor.seconds)
+    site = BoundedSite(api.resource(), reactor, config.bounds, crowd)
+    return Daemon(config, fleet, ledger, site, reactor=reactor, observer=observer)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
+from lxdsched.listener.settings import Bounds
+from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
@@ -58,6 +59,7 @@ class Config:
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    bounds: Bounds
     reservation_ttl: float
     stop_timeout: float
     log_level: str
@@ -115,6 +117,16 @@ class _Loader:
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
             ),
+            bounds=Bounds(
+                body=values["max_body_size"],
+                head=values["max_header_size"],
+                sending=values["request_timeout"],
+                idle=values["idle_timeout"],
+                connections=values["max_connections"],
+                connections_per_peer=values["max_connections_per_peer"],
+                requests=values["max_requests"],
+                rate_per_peer=values["max_rate_per_peer"],
+            ),
             reservation_ttl=values["reservation_ttl"],
             stop_timeout=values["stop_timeout"],
             log_level=values["log_level"],
@@ -136,7 +148,7 @@ class _Loader:
         known = [setting.name for setting in SETTINGS]
         for key in self._file:
             if key not in known:
-                self._faults.append(f"{self._path}: {key}: is not a setting{_meant(key, known)}")
+                self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -191,9 +203,4 @@ class _Loader:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
         ours = {name for name in self._sources.environment if name.startswith(PREFIX)}
         strays = sorted(ours - known - FOREIGN_VARIABLES)
-        return [f"{name} is not a setting of lxdsched{_meant(name, sorted(known))}; ignored" for name in strays]
-
-
-def _meant(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
+        return [f"{name} is not a setting of lxdsched{meant(name, sorted(known))}; ignored" for name in strays]

@@ -1,7 +1,8 @@
 """One client's connection: what a client may do to it, and how it ends.
 
-Requests are bounded while they arrive: a body that is too long, or a request that takes too long to send, is answered
-at once and the rest of it is thrown away. What is not HTTP at all gets a JSON error too.
+Requests are bounded while they arrive: a head or body that is too long, or a request that takes too long to send, is
+answered at once and the rest of it is thrown away. What is not HTTP at all gets a JSON error too. A client that asks
+too often is heard again when its time has come, and one that does not take its answer is dropped.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import Protocol, cast
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, Request
 
+from lxdsched.listener.admission import address_of
+from lxdsched.listener.crowd import Crowd, Guest, peer_address
+from lxdsched.listener.settings import Bounds
 from lxdsched.web.errors import ApiError, invalid_request
+from lxdsched.web.ids import new_id
 
-MOST_BODY = 64 * 1024
-"""Bytes that a request's body may have."""
-TIME_TO_SEND = 10.0
-"""Seconds that a client has to send a request, from its first byte to its last."""
 LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
 
@@ -36,8 +37,10 @@ class Owner(Protocol):
     reactor: IReactorTime
     stopping: bool
     channels: set[Channel]
+    bounds: Bounds
+    crowd: Crowd
 
-    def refused(self, channel: Channel, error: ApiError) -> None:
+    def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Take note that a request was refused before it had come in."""
 
     def lost(self, channel: Channel) -> None:
@@ -58,6 +61,11 @@ class Channel(HTTPChannel):
         self._used = False  # whether a request has come in whole
         self._retiring = False
         self._deadline: IDelayedCall | None = None
+        self._begun = False  # whether a byte of a request has come in
+        self._unread: IDelayedCall | None = None  # while an answer is not taken
+        self._ending: IDelayedCall | None = None
+        self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
+        self._guest: Guest | None = None
 
     @property
     def tcp(self) -> ITCPTransport:
@@ -66,13 +74,28 @@ class Channel(HTTPChannel):
 
     def connectionMade(self) -> None:  # noqa: N802
         """Begin to count this connection."""
-        self.site.channels.add(self)
+        site = self.site
+        self.totalHeadersSize = self.MAX_LENGTH = site.bounds.head
+        site.channels.add(self)
+        host = address_of(self.tcp.getPeer())
+        self._guest = site.crowd.join(peer_address(host) if host else "", self._drop)
         super().connectionMade()
+        self._deadline = self.callLater(site.bounds.sending, self._silent)
+        if wait := site.crowd.patience(self._guest):
+            self._networkProducer.pauseProducing()
+            self._held = self.callLater(wait, self._hear), None
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Count it no more."""
         self._hurry(None)
+        for call in (self._unread, self._ending, self._held and self._held[0]):
+            if call is not None and call.active():
+                call.cancel()
+        if self._held is not None and self._held[1] in self.requests:
+            self.requests.remove(self._held[1])  # it was answered
         super().connectionLost(reason)
+        if self._guest is not None:
+            self.site.crowd.leave(self._guest)
         self.site.lost(self)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
@@ -80,19 +103,30 @@ class Channel(HTTPChannel):
         if self._refused:
             self.resetTimeout()
             return
-        if not self._handlingRequest and (self._deadline is None or self._retiring):
+        if not self._handlingRequest and (self._deadline is None or self._retiring or not self._begun):
             self._retiring = False
-            self._hurry(TIME_TO_SEND)
+            self._begun = True
+            self._hurry(self.site.bounds.sending)
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         """Take a line of a request's head."""
         if self._refused:
             return
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(self._head_too_large())
+            return
         try:
             super().lineReceived(line)
         except ValueError:  # a Content-Length of more digits than a number may have
             self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
+        """Take a header, unless there are too many."""
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.refuse(self._head_too_large())
+            return False
+        return bool(super().headerReceived(line))
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take bytes of a request's body."""
@@ -101,8 +135,8 @@ class Channel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         """Refuse a body that is declared too long before a byte of it is asked for."""
-        if self.length is not None and self.length > MOST_BODY:
-            self.refuse(too_large())
+        if self.length is not None and self.length > self.site.bounds.body:
+            self.refuse(self.body_too_large())
         else:
             super().allHeadersReceived()
 
@@ -116,7 +150,46 @@ class Channel(HTTPChannel):
             self.tcp.abortConnection()
             return
         self._used = True
+        if self._guest is not None:
+            self.site.crowd.ask(self._guest)
         super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802
+        """Go on with the next request, at once or when this client may ask again."""
+        guest = self._guest
+        if self.persistent and guest is not None and (wait := self.site.crowd.patience(guest)):
+            # As long as this one is not done, nothing more is read than a buffer's worth.
+            self._held = self.callLater(wait, self._hear), request
+        else:
+            self._done(request)
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """Give the client some time to take what it was answered."""
+        if self._unread is None:
+            self._unread = self.callLater(self.site.bounds.sending, self._drop)
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Take note that the answers are on their way."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resumeProducing()
+        if self._held is not None and self._held[1] is None:
+            self._networkProducer.pauseProducing()
+
+    def timeoutConnection(self) -> None:  # noqa: N802
+        """Close a connection that has waited for a request for long enough."""
+        self.loseConnection()
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close the connection when what is written has been taken, at the latest when there was time enough for that.
+
+        With TLS the other side has to say farewell too, and need not do it.
+        """
+        if self._ending is None:
+            self._ending = self.callLater(self.site.bounds.sending, self._drop)
+        super().loseConnection()
 
     def refuse(self, error: ApiError) -> None:
         """Answer a request that has not come in whole, and take nothing more from this client."""
@@ -124,15 +197,17 @@ class Channel(HTTPChannel):
             return
         self._refused = True
         self._hurry(None)
-        self.site.refused(self, error)
+        request_id = new_id()
+        self.site.refused(self, error, request_id)
         body = error.body()
         transport = self.tcp
         transport.write(
-            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (error.status, phrase(error.status), len(body), body)
+            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\n"
+            b"Cache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+            % (error.status, phrase(error.status), request_id.encode(), len(body), body)
         )
         transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave
-        if ISSLTransport.providedBy(transport):
+        if self._secure:
             transport.loseConnection()
         else:
             # Closing now, with bytes of the request unread, would reset the connection under the answer.
@@ -146,19 +221,46 @@ class Channel(HTTPChannel):
         """
         if self._handlingRequest:
             self.persistent = False
+            if self._held is not None:
+                self._held[0].reset(0)
         elif self._deadline is None and self._used:
             self.loseConnection()
-        elif self._deadline is None:
+        elif self._deadline is None or not self._begun:
             # Just connected: its first request may be on its way.
             self._retiring = True
+            self._hurry(None)
             self._deadline = self.callLater(GRACE, self.loseConnection)
+
+    def body_too_large(self) -> ApiError:
+        """Say that a body is longer than it may be."""
+        return ApiError(413, "request_too_large", f"the body is longer than {_size(self.site.bounds.body)}")
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
         """Refuse a line of a request's head that does not end."""
-        self._respondToBadRequestAndDisconnect()
+        self.refuse(self._head_too_large())
+
+    def _head_too_large(self) -> ApiError:
+        most = f"{_size(self.site.bounds.head)} or {self.maxHeaders} lines"
+        return ApiError(431, "headers_too_large", f"the request's head is longer than {most}")
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  # Twisted's hook for what is not HTTP
         self.refuse(invalid_request("this is not an HTTP request that can be read"))
+
+    def _hear(self) -> None:
+        """Go on with a client that had to wait."""
+        if self._held is None:
+            return
+        _, request = self._held
+        self._held = None
+        if request is not None:
+            self._done(request)
+        elif not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+
+    def _done(self, request: Request) -> None:
+        if self._guest is not None and self.persistent:
+            self.site.crowd.rest(self._guest)
+        super().requestDone(request)
 
     def _hurry(self, seconds: float | None) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -167,7 +269,20 @@ class Channel(HTTPChannel):
 
     def _late(self) -> None:
         self._deadline = None
-        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {TIME_TO_SEND:g} s to send"))
+        seconds = self.site.bounds.sending
+        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
+
+    def _silent(self) -> None:
+        # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
+        self._deadline = None
+        self._drop() if self._secure else self.loseConnection()
+
+    @property
+    def _secure(self) -> bool:
+        return bool(ISSLTransport.providedBy(self.tcp))
+
+    def _drop(self) -> None:
+        self.tcp.abortConnection()
 
 
 def phrase(status: int) -> bytes:
@@ -175,6 +290,5 @@ def phrase(status: int) -> bytes:
     return _PHRASES.get(status) or HTTPStatus(status).phrase.encode()
 
 
-def too_large() -> ApiError:
-    """Say that a body is longer than it may be."""
-    return ApiError(413, "request_too_large", f"the body is longer than {MOST_BODY // 1024} KiB")
+def _size(amount: int) -> str:
+    return f"{amount // 1024} KiB" if amount % 1024 == 0 else f"{amount} bytes"

@@ -44,3 +44,8 @@ def internal_error() -> ApiError:
 def ledger_unavailable(message: str) -> ApiError:
     """Say that nothing may be promised now; another replica, or the same one in a moment, may answer."""
     return ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "1"})
+
+
+def overloaded() -> ApiError:
+    """Say that as many requests are being answered as may be at the same time."""
+    return ApiError(503, "overloaded", "too many requests at the same time", headers={"Retry-After": "1"})

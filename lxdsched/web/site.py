@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 from twisted.internet.defer import Deferred
@@ -18,11 +18,12 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from lxdsched.web.channel import MOST_BODY, Channel, phrase, too_large
-from lxdsched.web.errors import ApiError, internal_error, invalid_request
-
-IDLE = 75.0
-"""Seconds that a connection may wait for its next request."""
+from lxdsched.listener.admission import address_of
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.settings import Bounds
+from lxdsched.web.channel import Channel, phrase
+from lxdsched.web.errors import ApiError, internal_error, invalid_request, overloaded
+from lxdsched.web.ids import HEADER, request_id
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
@@ -30,7 +31,8 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 _NO_CONTENT = 204
 _OWN_FAULTS = 500
 
-_QUIET = frozenset({b"/healthz", b"/readyz"})
+HEALTH = frozenset({b"/healthz", b"/readyz"})
+"""What is answered to everybody and at any time, and is not worth a line of the log."""
 
 
 class BoundedRequest(Request):
@@ -46,6 +48,8 @@ class BoundedRequest(Request):
         super().__init__(channel, *args, **kwargs)
         self.notes: dict[str, object] = {}
         self.received_at: float | None = None
+        self.id = ""
+        self._counted: BoundedSite | None = None  # whose requests in flight this one is among
 
     def gotLength(self, length: int | None) -> None:  # noqa: ARG002, N802
         """Keep the body in memory: it is small, whatever its length is said to be."""
@@ -53,8 +57,8 @@ class BoundedRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece of the body, unless it makes the body too long."""
-        if self.content.tell() + len(data) > MOST_BODY:
-            self.channel.refuse(too_large())
+        if self.content.tell() + len(data) > self.channel.site.bounds.body:
+            self.channel.refuse(self.channel.body_too_large())
         else:
             super().handleContentChunk(data)
 
@@ -64,7 +68,9 @@ class BoundedRequest(Request):
 
     def process(self) -> None:
         """Hand the request to its route, unless it cannot be routed at all."""
-        self.received_at = self.channel.site.reactor.seconds()
+        site = cast(BoundedSite, self.channel.site)
+        self.received_at = site.reactor.seconds()
+        self.id = request_id(self.getHeader(HEADER.encode()))
         try:
             self.method.decode("ascii")
             unquote_to_bytes(self.path).decode("utf-8")
@@ -76,7 +82,28 @@ class BoundedRequest(Request):
         if not self.path.startswith(b"/"):
             self.answer_error(invalid_request("the path of the request does not begin with a slash"))
             return
+        if self.path not in HEALTH:
+            if site.in_flight >= site.bounds.requests:
+                self.answer_error(overloaded())
+                return
+            site.in_flight += 1
+            self._counted = site
         super().process()
+
+    def finish(self) -> None:
+        """End the answer."""
+        self._ended()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+        """Take note that nobody waits for the answer any more."""
+        self._ended()
+        super().connectionLost(reason)
+
+    def _ended(self) -> None:
+        if self._counted is not None:
+            self._counted.in_flight -= 1
+            self._counted = None
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
         """Route by the path alone: whatever a client writes into its Host header, this is the host."""
@@ -107,6 +134,7 @@ class BoundedRequest(Request):
         """Set status and headers for a body; return what is to be written of it."""
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
+        self.setHeader(HEADER, self.id)
         if status != _NO_CONTENT:
             self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
@@ -124,8 +152,11 @@ class BoundedSite(Site):
     noisy = False
     _log = Logger()
 
-    def __init__(self, resource: IResource, reactor: IReactorTime) -> None:
-        super().__init__(resource, BoundedRequest, timeout=IDLE, reactor=reactor, parsePOSTFormSubmission=False)
+    def __init__(self, resource: IResource, reactor: IReactorTime, bounds: Bounds, crowd: Crowd) -> None:
+        super().__init__(resource, BoundedRequest, timeout=bounds.idle, reactor=reactor, parsePOSTFormSubmission=False)
+        self.bounds = bounds
+        self.crowd = crowd
+        self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()
         self._drained: Deferred[None] | None = None
@@ -134,24 +165,26 @@ class BoundedSite(Site):
         """Log one line for a request that was answered."""
         seconds = 0.0 if request.received_at is None else self.reactor.seconds() - request.received_at
         self._log.emit(
-            LogLevel.debug if request.path in _QUIET else LogLevel.info,
+            LogLevel.debug if request.path in HEALTH else LogLevel.info,
             "{method} {path} {status}",
             method=request.method.decode("ascii", "replace"),
             path=request.path.decode("utf-8", "replace"),
             status=request.code,
             milliseconds=round(seconds * 1000, 2),
-            client=_host(request.getClientAddress()),
+            client=address_of(request.getClientAddress()),
+            request_id=request.id,
             **request.notes,
         )
 
-    def refused(self, channel: Channel, error: ApiError) -> None:
+    def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Log a request that was refused before it had come in."""
         self._log.info(
             "refused a request: {reason}",
             reason=error.message,
             code=error.code,
             status=error.status,
-            client=_host(channel.getPeer()),
+            client=address_of(channel.getPeer()),
+            request_id=request_id,
         )
 
     def report(self, failure: Failure, path: bytes) -> None:
@@ -183,7 +216,3 @@ class BoundedSite(Site):
         self._log.warn("dropping {count} connections that did not end in time", count=len(self.channels))
         for channel in list(self.channels):
             channel.tcp.abortConnection()
-
-
-def _host(address: object) -> str:
-    return str(getattr(address, "host", ""))

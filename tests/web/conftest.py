@@ -14,6 +14,9 @@ from twisted.internet.defer import maybeDeferred
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
 from lxdsched.ledger.memory import MemoryLedger
+from lxdsched.listener.admission import CONNECTING, Admission
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.settings import Bounds
 from lxdsched.metrics import Metrics
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import Hardware
@@ -68,8 +71,10 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         scheduler = Scheduler(fleet, ledger, BUILT_IN[0], strategies, Random(1))
         metrics = Metrics(scheduler.snapshot, ledger)
         api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
-        site = BoundedSite(api.resource(), reactor)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[arg-type]
+        bounds = Bounds()
+        site = BoundedSite(api.resource(), reactor, bounds, Crowd(bounds, reactor.seconds))
+        admission = Admission(site, site.crowd, reactor.seconds, CONNECTING)
+        port = reactor.listenTCP(0, admission, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
         await maybeDeferred(port.stopListening)
         await site.drain(1.0)
