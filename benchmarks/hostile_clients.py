@@ -7,10 +7,10 @@ All of that comes round several times, so that whatever else the machine does fa
 
 Printed are, of `POST /schedule` on kept and on new connections, the median and the 95th and 99th percentile in
 milliseconds, each followed by its ratio to that without an attack, and how many requests were not answered as they
-should be; the daemon's memory (MiB), descriptors, what its clients do not take (MiB, in the kernel) and CPU time at worst; how
-much memory is left taken afterwards; and of the attackers, for each second, the connections, the requests, the answers
-that were not refusals, refusals by status, and the connections that were dropped. They keep to the last CPU at low
-priority, daemon and honest client to the first.
+should be; the daemon's memory (MiB), what of it is still taken afterwards, its descriptors, what its clients do not take
+(MiB, in the kernel) and its CPU time, at worst; and of the attackers, for each second, the connections, the requests, the
+answers that were not refusals, the connections that were dropped, and the refusals by status. They keep to the last CPU
+at low priority, daemon and honest client to the first.
 
     python benchmarks/hostile_clients.py [SECONDS [ROUNDS [SETTING=VALUE ...]]]
 """

@@ -26,7 +26,7 @@ class Honest:
 
     port: int
     tls: bool
-    pause: float = 0.02
+    pause: float = 0.1
     kept: list[float] = field(default_factory=list)
     new: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
