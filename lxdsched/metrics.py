@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lxdsched import __version__
+from lxdsched.certificates import OurCertificate
 from lxdsched.model import MILLICORES, State, View
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,9 +29,17 @@ class Ledger(Protocol):
 
 
 class Metrics:
-    """The metrics of one daemon. `snapshot` says what is known of the hosts, without asking any."""
+    """The metrics of one daemon. `snapshot` says what is known of the hosts, without asking any.
 
-    def __init__(self, snapshot: Callable[[], Sequence[View]], ledger: Ledger) -> None:
+    `certificates` are those that are in use.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Sequence[View]],
+        ledger: Ledger,
+        certificates: Callable[[], Sequence[OurCertificate]] = tuple,
+    ) -> None:
         self._registry = CollectorRegistry()
         self._decisions = Counter(
             "lxdsched_decisions", "Answers to requests for a place, by outcome.", ["outcome"], registry=self._registry
@@ -42,6 +51,7 @@ class Metrics:
             buckets=_BUCKETS,
         )
         self._registry.register(_Standing(snapshot, ledger))
+        self._registry.register(_Ends(certificates))
 
     def decided(self, outcome: str, seconds: float) -> None:
         """Count an answer to a request for a place: `placed`, `dry_run`, or the code of why not."""
@@ -85,3 +95,20 @@ class _Standing(Collector):
             memory.add_metric([kind], sum(amount.memory for amount in amounts))
         yield cpu
         yield memory
+
+
+class _Ends(Collector):
+    """Looks up when certificates end."""
+
+    def __init__(self, certificates: Callable[[], Sequence[OurCertificate]]) -> None:
+        self._certificates = certificates
+
+    def collect(self) -> Iterator[Metric]:
+        ends = GaugeMetricFamily(
+            "lxdsched_certificate_expires_timestamp_seconds",
+            "When a certificate that is in use ends, in seconds since 1970.",
+            labels=["use", "file"],
+        )
+        for each in self._certificates():
+            ends.add_metric([each.use, each.file], each.expires.timestamp())
+        yield ends

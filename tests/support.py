@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import cast
 
@@ -33,6 +34,14 @@ def the_reactor() -> Reactor:
     from twisted.internet import reactor  # noqa: TID251  # importing it installs it
 
     return cast(Reactor, reactor)
+
+
+def write_secret(path: Path, content: str | bytes) -> Path:
+    """Write a file that nobody else may read, whatever the umask; return it."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 def pinned(fingerprint: str) -> Trust:

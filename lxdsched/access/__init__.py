@@ -1,8 +1,8 @@
 """Who may ask for what: the clients, their rights, and the keys and certificates by which they are known.
 
 `values.py` has what the others speak of, `keys.py` the form of a key, `certificates.py` the names in a certificate,
-`clients.py` finds the client of either, `reading.py` reads the clients file and finds every fault in it. `layout.py`
-changes that file's text, `store.py` the file, `command.py` is `lxdsched key`.
+`times.py` times for people, `clients.py` finds the client of a key or certificate, `reading.py` reads the clients file
+and finds every fault in it. `layout.py` changes that file's text, `store.py` the file, `command.py` is `lxdsched key`.
 """
 
 from lxdsched.access.certificates import certificate_names

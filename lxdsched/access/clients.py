@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from lxdsched.access.certificates import plain_name
 from lxdsched.access.keys import digest, key_id
+from lxdsched.access.times import moment
 from lxdsched.access.values import Client, Entry, Key, Shown, Stranger
 
 _NOBODYS = digest("")
@@ -42,7 +43,7 @@ class Clients:
         if known is None or client is None or not same:
             raise Stranger(f"the key {wanted} is not known")
         if known.expires is not None and known.expired(now):
-            raise Stranger(f"the key {wanted} expired on {_day(known.expires)}")
+            raise Stranger(f"the key {wanted} expired on {moment(known.expires)}")
         return client
 
     def by_certificate(self, shown: Shown, now: datetime) -> Client:
@@ -52,9 +53,9 @@ class Clients:
         """
         client = self._fingerprints.get(shown.fingerprint) or self._named(shown)
         if now < shown.not_before:
-            raise Stranger(f"the certificate {shown.fingerprint} is not valid before {_day(shown.not_before)}")
+            raise Stranger(f"the certificate {shown.fingerprint} is not valid before {moment(shown.not_before)}")
         if now > shown.not_after:
-            raise Stranger(f"the certificate {shown.fingerprint} expired on {_day(shown.not_after)}")
+            raise Stranger(f"the certificate {shown.fingerprint} expired on {moment(shown.not_after)}")
         return client
 
     def _named(self, shown: Shown) -> Client:
@@ -69,7 +70,3 @@ class Clients:
         if len(found) > 1:
             raise Stranger(f"the certificate {shown.fingerprint} has the names of more than one client")
         return next(iter(found.values()))
-
-
-def _day(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d at %H:%M:%S} UTC"

@@ -6,27 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
-
+from lxdsched.certificates import Register
+from lxdsched.config.files import Files
+from lxdsched.config.pairs import load_pair, read_bundle
 from lxdsched.config.values import Fault, integer, size
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings
-from lxdsched.tls import (
-    Authority,
-    FirstUse,
-    HostPolicy,
-    Identity,
-    IdentityError,
-    Pinned,
-    Trust,
-    fingerprint,
-    read_certificates,
-    read_fingerprint,
-    read_identity,
-)
+from lxdsched.tls import Authority, Identity, IdentityError, Pinned, Trust, fingerprint, read_fingerprint
 
 LXD_PORT = 8443
 """Where LXD listens unless told otherwise."""
@@ -64,11 +52,12 @@ class Defaults:
 
 @dataclass(slots=True)
 class HostReader:
-    """Reads host entries and keeps every fault; each file is read once, however many hosts share it."""
+    """Reads host entries, keeps every fault, and notes the certificates that are in use."""
 
     defaults: Defaults
+    files: Files
+    register: Register
     faults: list[str] = field(default_factory=list)
-    _files: dict[str, bytes | Fault] = field(default_factory=dict)
     _identities: dict[tuple[str, str], Identity | None] = field(default_factory=dict)
 
     def read(self, source: str, entries: object) -> tuple[HostSettings, ...]:
@@ -104,8 +93,8 @@ class HostReader:
             self.faults.append(f"{where}.host: must be the host's URL")
             return None
         url = self._value(f"{where}.host", address, host)
-        identity = self._identity(where, entry)
-        trust = self._trust(where, entry)
+        identity = self._identity(where, host, entry)
+        trust = self._trust(where, host, entry)
         percent = self._value(
             f"{where}.over_commit_percent",
             integer(1, 10_000),
@@ -126,7 +115,7 @@ class HostReader:
             self.faults.append(f"{where}: {fault}")
             return None
 
-    def _identity(self, where: str, entry: Mapping[str, object]) -> Identity | None:
+    def _identity(self, where: str, host: str, entry: Mapping[str, object]) -> Identity | None:
         paths = []
         for key, default in (("client_cert", self.defaults.client_cert), ("client_key", self.defaults.client_key)):
             path = entry.get(key, default)
@@ -138,19 +127,18 @@ class HostReader:
             return None
         certificate_path, key_path = paths
         if (certificate_path, key_path) not in self._identities:
-            self._identities[certificate_path, key_path] = self._pair(where, certificate_path, key_path)
-        return self._identities[certificate_path, key_path]
+            self._identities[certificate_path, key_path] = load_pair(
+                self.files,
+                self.faults,
+                certificate=(f"{where}.client_cert", certificate_path),
+                key=(f"{where}.client_key", key_path),
+            )
+        identity = self._identities[certificate_path, key_path]
+        if identity is not None:
+            self.register.note("client_cert", certificate_path, [identity.certificate, *identity.chain], host)
+        return identity
 
-    def _pair(self, where: str, certificate_path: str, key_path: str) -> Identity | None:
-        certificate = self._file(f"{where}.client_cert", certificate_path)
-        key = self._file(f"{where}.client_key", key_path)
-        if certificate is None or key is None:
-            return None
-        return self._value(
-            f"{where}.client_cert", lambda _: read_pair(certificate_path, certificate, key_path, key), certificate_path
-        )
-
-    def _trust(self, where: str, entry: Mapping[str, object]) -> Trust | None:
+    def _trust(self, where: str, host: str, entry: Mapping[str, object]) -> Trust | None:
         ways = [key for key in ("server_cert", "fingerprint", "ca") if key in entry]
         if len(ways) > 1:
             self.faults.append(f"{where}: {' and '.join(ways)} exclude each other, give one")
@@ -163,39 +151,17 @@ class HostReader:
         try:
             if key == "fingerprint":
                 return Pinned(frozenset({read_fingerprint(value)}))
-            pem = self._file(f"{where}.{key}", value)
-            if pem is None:
-                return None
-            certificates = read_certificates(pem)
+            certificates = read_bundle(value, self.files.read(value))
         except IdentityError as error:
             self.faults.append(f"{where}.{key}: {value} {error}")
             return None
-        return Authority(tuple(certificates)) if key == "ca" else Pinned(frozenset({fingerprint(certificates[0])}))
-
-    def _file(self, where: str, path: str) -> bytes | None:
-        if path not in self._files:
-            try:
-                self._files[path] = Path(path).read_bytes()
-            except (OSError, ValueError) as error:
-                self._files[path] = Fault(f"{path}: {getattr(error, 'strerror', None) or error}")
-        content = self._files[path]
-        if isinstance(content, Fault):
-            self.faults.append(f"{where}: {content}")
+        except Fault as fault:
+            self.faults.append(f"{where}.{key}: {fault}")
             return None
-        return content
-
-
-def read_pair(certificate_path: str, certificate: bytes, key_path: str, key: bytes) -> Identity:
-    """Read a certificate and its key, as we come with them. Fault when they cannot be used."""
-    try:
-        identity = read_identity(certificate, key)
-        HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
-    except SSL.Error as error:
-        why = ", ".join(entry[-1] for entry in error.args[0])
-        raise Fault(f"{certificate_path}: OpenSSL refuses it: {why}") from None
-    except IdentityError as error:
-        raise Fault(f"{certificate_path} with {key_path}: {error}") from None
-    return identity
+        if key == "server_cert":
+            return Pinned(frozenset({fingerprint(certificates[0])}))
+        self.register.note("ca", value, certificates, host)
+        return Authority(tuple(certificates))
 
 
 def address(host: str) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from lxdsched.certificates import OurCertificate, Register
+from lxdsched.config.files import CREDENTIALS_VARIABLE, Files
+from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
-from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
+from lxdsched.config.listener import ListenerReader
+from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
-from lxdsched.listener.settings import Bounds
+from lxdsched.listener.settings import Bounds, Listening
 from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -38,27 +43,32 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path."""
+    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path.
+
+    `user` is the number of the user as whom the daemon will run, where that is not who reads the configuration.
+    """
 
     options: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
+    user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
 
-    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
+    `certificates` are those of its files whose ends matter, but for those of `guard`, which `reread` reads again from
+    `reread_files`, with a ConfigError when it cannot be used. Without `redis` this scheduler is the only one.
+    `on_ledger_failure` is `answer` or `refuse`.
     """
 
     hosts: tuple[HostSettings, ...]
-    port: int
-    interface: str
     strategy: str
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    listening: Listening
     bounds: Bounds
     reservation_ttl: float
     stop_timeout: float
@@ -66,7 +76,11 @@ class Config:
     log_format: str
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
+    guard: Guard = field(default_factory=Guard)
+    reread: Callable[[], Guard] = Guard
+    reread_files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    certificates: tuple[OurCertificate, ...] = ()
 
 
 def load(sources: Sources, strategies: Collection[str]) -> Config:
@@ -77,6 +91,19 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
     return _Loader(sources, strategies).load()
 
 
+def _reread(guard_files: GuardFiles, files: Files) -> Guard:
+    faults: list[str] = []
+    guard = guard_files.load(files.again(), faults)
+    if faults:
+        raise ConfigError(faults)
+    return guard
+
+
+def find(sources: Sources, name: str) -> object:
+    """Read one setting, whatever is wrong with others. ConfigError when it, or the file it may be in, is faulty."""
+    return _Loader(sources, ()).find(name)
+
+
 class _Loader:
     def __init__(self, sources: Sources, strategies: Collection[str]) -> None:
         self._sources = sources
@@ -84,6 +111,9 @@ class _Loader:
         self._faults: list[str] = []
         self._file: Mapping[str, object] = {}
         self._path = sources.file or sources.environment.get(CONFIG_VARIABLE) or None
+        credentials = sources.environment.get(CREDENTIALS_VARIABLE)
+        self._files = Files(credentials, allow_exposed=False, owner=sources.user)
+        self._register = Register()
 
     def load(self) -> Config:
         self._read_file()
@@ -91,15 +121,19 @@ class _Loader:
         values: dict[str, Any] = {name: value for name, (_, value) in given.items()}
         for name in ("strategy", "allow_strategies"):
             self._check_strategies(given[name][0], values[name])
+        self._files.allow_exposed = bool(values["allow_exposed_keys"])
+        self._guard_file()
         hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
-        redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        reader = RedisReader(values, sources, self._files, self._register, self._faults)
+        redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
+        listening, guard_files = listener.listening(), listener.guard_files()
+        guard = guard_files.load(self._files, self._faults)
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
             hosts=hosts,
-            port=values["port"],
-            interface=values["interface"],
             strategy=values["strategy"],
             allow_strategies=values["allow_strategies"],
             patience=Patience(
@@ -117,6 +151,7 @@ class _Loader:
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
             ),
+            listening=listening,
             bounds=Bounds(
                 body=values["max_body_size"],
                 head=values["max_header_size"],
@@ -133,22 +168,46 @@ class _Loader:
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
-            warnings=tuple(self._strays()),
+            guard=guard,
+            reread=partial(_reread, guard_files, self._files),
+            reread_files=guard_files.paths(self._files),
+            warnings=(*self._strays(), *self._files.warnings),
+            certificates=self._register.all(),
         )
 
+    def find(self, name: str) -> object:
+        self._parse_file()
+        (setting,) = (setting for setting in SETTINGS if setting.name == name)
+        unread = list(self._faults)
+        _, value = self._setting(setting)
+        if len(self._faults) > len(unread) or (value is None and unread):
+            raise ConfigError(self._faults)
+        return value
+
     def _read_file(self) -> None:
-        if self._path is None:
-            return
-        try:
-            self._file = tomllib.loads(Path(self._path).read_text(encoding="utf-8"))
-        except OSError as error:
-            self._faults.append(f"{self._path}: {error.strerror}")
-        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
-            self._faults.append(f"{self._path}: not a TOML file: {error}")
+        self._parse_file()
         known = [setting.name for setting in SETTINGS]
         for key in self._file:
             if key not in known:
                 self._faults.append(f"{self._path}: {key}: is not a setting{meant(key, known)}")
+
+    def _parse_file(self) -> None:
+        if self._path is None:
+            return
+        try:
+            self._file = tomllib.loads(self._files.read(self._path).decode())
+        except Fault as fault:
+            self._faults.append(str(fault))
+        except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
+            self._faults.append(f"{self._path}: not a TOML file: {error}")
+
+    def _guard_file(self) -> None:
+        """Refuse a file that others can read where it holds a password, whether that counts in the end or not."""
+        if self._path is not None and has_password(self._file.get("redis_url")):
+            try:
+                self._files.read_secret(self._path)
+            except Fault as fault:
+                self._faults.append(f"{fault} (redis_url has a password)")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -195,6 +254,8 @@ class _Loader:
                 values["over_commit_percent"] or 100,
                 values["reserve_memory"] or 0,
             ),
+            self._files,
+            self._register,
             self._faults,
         )
         return reader.read(source, entries)

@@ -41,6 +41,18 @@ def integer(least: int, most: int) -> Reader:
     return read
 
 
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def boolean(value: object) -> bool:
+    """Read yes or no: a boolean, or a text in any case."""
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        raise Fault(f"is {value!r}, neither true nor false")
+    return value
+
+
 def seconds(least: float) -> Reader:
     """Read a time span in seconds, fractions allowed."""
 

@@ -24,3 +24,17 @@ class Bounds:
     connections_per_peer: int = 1024
     requests: int = 2048
     rate_per_peer: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen, and what for.
+
+    `endpoint` is a Twisted endpoint, `tcp:8080:interface=127.0.0.1`, `unix:...` or `systemd:...`. `metrics_endpoint` is
+    one for health and metrics alone, without TLS and access control; with `metrics_open` everybody may ask the first
+    one for metrics too.
+    """
+
+    endpoint: str
+    metrics_endpoint: str | None = None
+    metrics_open: bool = False

@@ -15,9 +15,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
+from lxdsched.access import Shown
 from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd, Guest, peer_address
 from lxdsched.listener.settings import Bounds
+from lxdsched.listener.tls import shown_certificate
 from lxdsched.web.errors import ApiError, invalid_request
 from lxdsched.web.ids import new_id
 
@@ -43,7 +45,7 @@ class Owner(Protocol):
     def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Take note that a request was refused before it had come in."""
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel, reason: Failure) -> None:
         """Take note that a connection is gone."""
 
     def report(self, failure: Failure, path: bytes) -> None:
@@ -66,11 +68,20 @@ class Channel(HTTPChannel):
         self._ending: IDelayedCall | None = None
         self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
         self._guest: Guest | None = None
+        self._certificate: Shown | None = None
+        self._looked = False
 
     @property
     def tcp(self) -> ITCPTransport:
         """The connection itself, TLS or not."""
         return cast(ITCPTransport, self.transport)
+
+    def certificate(self) -> Shown | None:
+        """Return the certificate that the client has shown and proven to own; None for none."""
+        if not self._looked:
+            self._looked = True
+            self._certificate = shown_certificate(self.transport)
+        return self._certificate
 
     def connectionMade(self) -> None:  # noqa: N802
         """Begin to count this connection."""
@@ -96,7 +107,7 @@ class Channel(HTTPChannel):
         super().connectionLost(reason)
         if self._guest is not None:
             self.site.crowd.leave(self._guest)
-        self.site.lost(self)
+        self.site.lost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take bytes of a request; its first one starts the clock."""

@@ -36,6 +36,11 @@ def invalid_request(message: str) -> ApiError:
     return ApiError(400, "invalid_request", message)
 
 
+def not_found() -> ApiError:
+    """Say that there is no such path."""
+    return ApiError(404, "not_found", "there is nothing at this path")
+
+
 def internal_error() -> ApiError:
     """Say that we failed; the log says how."""
     return ApiError(500, "internal_error", "lxdsched failed to answer this; its log says why")

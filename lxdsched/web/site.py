@@ -1,4 +1,4 @@
-"""Serves all connections: hands requests to their routes, logs each, and ends without losing one.
+"""Serves all connections: hands the requests of those who may ask to their routes, logs each, and ends in order.
 
 When the daemon stops, idle connections close, requests in flight finish, and later ones on the same connections are
 told so. Every failure is JSON, that of no route as well.
@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -18,11 +19,14 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from lxdsched.access import Client, Shown
 from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.settings import Bounds
+from lxdsched.tls import CertificateRefused, describe
+from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
-from lxdsched.web.errors import ApiError, internal_error, invalid_request, overloaded
+from lxdsched.web.errors import ApiError, internal_error, invalid_request, not_found, overloaded
 from lxdsched.web.ids import HEADER, request_id
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
@@ -49,6 +53,7 @@ class BoundedRequest(Request):
         self.notes: dict[str, object] = {}
         self.received_at: float | None = None
         self.id = ""
+        self.caller: Client | None = None  # who asks; None where that does not matter
         self._counted: BoundedSite | None = None  # whose requests in flight this one is among
 
     def gotLength(self, length: int | None) -> None:  # noqa: ARG002, N802
@@ -79,9 +84,19 @@ class BoundedRequest(Request):
             return
         if match := _ABSOLUTE.match(self.path):
             self.path = match[1] or b"/"
+        if site.paths is not None and self.path not in site.paths:
+            self.answer_error(not_found())
+            return
         if not self.path.startswith(b"/"):
             self.answer_error(invalid_request("the path of the request does not begin with a slash"))
             return
+        try:
+            self.caller = site.gate.client(self)
+        except ApiError as error:
+            self.answer_error(error)
+            return
+        if self.caller is not None:
+            self.notes.update(caller=self.caller.name)
         if self.path not in HEALTH:
             if site.in_flight >= site.bounds.requests:
                 self.answer_error(overloaded())
@@ -89,6 +104,14 @@ class BoundedRequest(Request):
             site.in_flight += 1
             self._counted = site
         super().process()
+
+    def headers(self, name: bytes) -> list[bytes]:
+        """Return all values of a header."""
+        return list(self.requestHeaders.getRawHeaders(name, ()))
+
+    def certificate(self) -> Shown | None:
+        """Return the certificate of its connection."""
+        return self.channel.certificate()
 
     def finish(self) -> None:
         """End the answer."""
@@ -139,23 +162,39 @@ class BoundedRequest(Request):
             self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
-        if self.channel is not None and self.channel.site.stopping:
-            self.channel.persistent = False
-            self.setHeader(b"Connection", b"close")
+        if self.channel is not None:
+            if self.channel.site.stopping:
+                self.channel.persistent = False
+            if not self.channel.persistent:
+                self.setHeader(b"Connection", b"close")
         return b"" if self.method == b"HEAD" else body
 
 
 class BoundedSite(Site):
-    """Serves a resource on bounded connections, logs a line for every request, and stops without losing one."""
+    """Serves a resource on bounded connections, logs a line for every request, and stops without losing one.
+
+    With `paths` there is nothing but those.
+    """
 
     protocol = Channel  # type: ignore[assignment]  # HTTP/2 is not offered, so no channel to choose
     noisy = False
     _log = Logger()
 
-    def __init__(self, resource: IResource, reactor: IReactorTime, bounds: Bounds, crowd: Crowd) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        *,
+        bounds: Bounds,
+        crowd: Crowd,
+        gate: Gate,
+        paths: frozenset[bytes] | None = None,
+    ) -> None:
         super().__init__(resource, BoundedRequest, timeout=bounds.idle, reactor=reactor, parsePOSTFormSubmission=False)
         self.bounds = bounds
         self.crowd = crowd
+        self.gate = gate
+        self.paths = paths
         self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()
@@ -187,16 +226,33 @@ class BoundedSite(Site):
             request_id=request_id,
         )
 
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
+        """Offer HTTP/1.1 alone to clients of TLS, whatever else is installed."""
+        return [b"http/1.1"]
+
     def report(self, failure: Failure, path: bytes) -> None:
         """Log a failure of ours."""
         self._log.failure("answering {path} broke", failure, path=path.decode("utf-8", "replace"))
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel, reason: Failure) -> None:
         """Take note that a connection is gone."""
+        if reason.check(SSL.Error):
+            known = isinstance(reason.value, CertificateRefused)
+            self._log.emit(
+                LogLevel.info if known else LogLevel.debug,
+                "TLS with a client failed: {reason}",
+                reason=describe(cast(SSL.Error, reason.value)),
+                client=address_of(channel.getPeer()),
+            )
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def renew(self) -> None:
+        """Have every connection be another one soon: idle ones end now, others after their request."""
+        for channel in list(self.channels):
+            channel.retire()
 
     async def drain(self, seconds: float) -> None:
         """End all connections: idle ones now, others after their request, and whatever is left after `seconds`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,15 +29,20 @@ class Answer:
 
 
 async def ask(
-    method: str, url: str, body: object = None, *, raw: bytes | None = None, content_type: str = "application/json"
+    method: str,
+    url: str,
+    body: object = None,
+    *,
+    raw: bytes | None = None,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Ask once, on a connection of its own, and read the answer: a text where it is not JSON."""
     reactor = the_reactor()
     pool = HTTPConnectionPool(reactor, persistent=False)
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-    response = await treq.request(
-        method, url, data=data, headers=Headers({"Content-Type": [content_type]}), agent=Agent(reactor, pool=pool)
-    )
+    given = Headers({"Content-Type": [content_type], **{name: [value] for name, value in (headers or {}).items()}})
+    response = await treq.request(method, url, data=data, headers=given, agent=Agent(reactor, pool=pool))
     content = await treq.content(response)
     found = {name.decode().lower(): b",".join(values).decode() for name, values in response.headers.getAllRawHeaders()}
     if not content:

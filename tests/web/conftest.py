@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
+from lxdsched.web.access import Gate
 from lxdsched.web.app import Api
-from lxdsched.web.site import BoundedSite
+from lxdsched.web.site import HEALTH, BoundedSite
 from tests.support import host_settings, pinned, running_fleet, the_reactor
 
 
@@ -72,7 +74,9 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         metrics = Metrics(scheduler.snapshot, ledger)
         api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
         bounds = Bounds()
-        site = BoundedSite(api.resource(), reactor, bounds, Crowd(bounds, reactor.seconds))
+        gate = Gate(None, time.time, HEALTH)  # noqa: TID251  # the keys of the tests are dated by it
+        crowd = Crowd(bounds, reactor.seconds)
+        site = BoundedSite(api.resource(), reactor, bounds=bounds, crowd=crowd, gate=gate)
         admission = Admission(site, site.crowd, reactor.seconds, CONNECTING)
         port = reactor.listenTCP(0, admission, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
