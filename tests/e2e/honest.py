@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +21,18 @@ BODY = json.dumps({"instance_requirements": {"cpu": 1, "memory": 1024}})
 class Honest:
     """A client that asks for a place and gives it back, now on a connection that it keeps, now on a new one.
 
-    `kept` and `new` are the seconds that `POST /schedule` took; with `new` ones the connecting counts.
+    `kept` and `new` are the seconds that `POST /schedule` took; with `new` ones the connecting counts. `work` are the
+    seconds that the daemon, which tells them by `on_cpu`, worked meanwhile for this client and all others: unlike the
+    time on the clock they do not depend on what else the machine does.
     """
 
     port: int
     tls: bool
-    pause: float = 0.1
+    on_cpu: Callable[[], float] = time.process_time
+    pause: float = 0.2
     kept: list[float] = field(default_factory=list)
     new: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def ask(self, until: threading.Event) -> None:
@@ -36,15 +40,17 @@ class Honest:
         connection = self.connect()
         while not until.wait(self.pause):
             self._pair(connection, self.kept)
+            until.wait(self.pause)
             self._pair(fresh := self.connect(), self.new)
             fresh.close()
         connection.close()
 
     def _pair(self, connection: http.client.HTTPConnection, times: list[float]) -> None:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), self.on_cpu()
         try:
             status, answer = self.exchange(connection, "POST", "/schedule", BODY)
             times.append(time.perf_counter() - began)
+            self.work.append(self.on_cpu() - worked)
             if status == http.client.OK:
                 status, answer = self.exchange(connection, "DELETE", f"/reservations/{answer['reservation']['id']}")
             if status != http.client.NO_CONTENT:

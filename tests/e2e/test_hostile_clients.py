@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from statistics import median
 
 import pytest
 
 from tests.e2e.hostile import Plan
 from tests.e2e.replicas import Fleet, simulated
-from tests.e2e.siege import KNOWN, MIB, Besieged, Round, besieged
+from tests.e2e.siege import FEWEST, KNOWN, MIB, Besieged, Round, besieged
 
 SECONDS = float(os.environ.get("LXDSCHED_HOSTILE_SECONDS", "4"))
 """How long the honest client asks beside each attack."""
@@ -24,6 +25,8 @@ MEMORY = 96 * MIB
 """What the daemon may need more than at rest for all of them."""
 GROWTH = 12 * MIB
 """What it may keep of that from one attack to the next."""
+WORK = 0.1
+"""Seconds of a CPU that the daemon may spend, on whomever, until the honest client is answered, mostly."""
 QUICK = {"request_timeout": 2, "idle_timeout": 3}
 
 
@@ -36,7 +39,8 @@ def fleet() -> Iterator[Fleet]:
 def check_served(seen: Round) -> None:
     """Hold it against the daemon if the honest client was not served, every time."""
     assert seen.honest.failures == []
-    assert len(seen.honest.kept) == len(seen.honest.new) >= 2
+    assert len(seen.honest.new) >= FEWEST
+    assert median(seen.honest.work) <= WORK
 
 
 def check_well(running: Besieged) -> None:
