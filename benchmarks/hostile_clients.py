@@ -7,10 +7,11 @@ All of that comes round several times, so that whatever else the machine does fa
 
 Printed are, of `POST /schedule` on kept and on new connections, the median and the 95th and 99th percentile in
 milliseconds, each followed by its ratio to that without an attack, and how many requests were not answered as they
-should be; the daemon's memory (MiB), what of it is still taken afterwards, its descriptors, what its clients do not take
-(MiB, in the kernel) and its CPU time, at worst; and of the attackers, for each second, the connections, the requests, the
-answers that were not refusals, the connections that were dropped, and the refusals by status. They keep to the last CPU
-at low priority, daemon and honest client to the first.
+should be; how many milliseconds the daemon worked, for whomever, until an answer (median, 95th percentile); its memory
+(MiB), what of it is still taken afterwards, its descriptors, what its clients do not take (MiB, in the kernel) and its
+CPU time, at worst; and of the attackers, for each second, the connections, the requests, the answers that were not
+refusals, the connections that were dropped, and the refusals by status. They keep to the last CPU at low priority,
+daemon and honest client to the first.
 
     python benchmarks/hostile_clients.py [SECONDS [ROUNDS [SETTING=VALUE ...]]]
 """
@@ -38,7 +39,7 @@ ATTACKS: dict[str, Plan | None] = {
     "all, 200 each": Plan(0, half_open=HALF_OPEN, slow=SLOW, flooding=FLOODING, addresses=200),
 }
 HONEST = f"{'asked':>7}" + "".join(f"{name:>9}{'x':>6}" for name in ("median", "p95", "p99"))
-DAEMON = f"{'failed':>8}{'MiB':>6}{'left':>6}{'fds':>6}{'untaken':>9}{'CPU':>6}"
+DAEMON = f"{'failed':>8}{'work':>9}{'p95':>8}{'MiB':>6}{'left':>6}{'fds':>6}{'untaken':>9}{'CPU':>6}"
 ATTACKERS = f"{'conns/s':>9}{'asked/s':>9}{'200/s':>8}{'drops/s':>9}  refused/s"
 OK = "200"
 
@@ -61,6 +62,7 @@ def row(name: str, rounds: Sequence[Round], calm: Sequence[Round], left: int) ->
     worst = Readings(0, 0, 0)
     for seen in rounds:
         worst = worst.worst(seen.most)
+    work = quantiles([each for seen in rounds for each in seen.honest.work] or [float("nan")])
     seconds = sum(seen.attacked for seen in rounds) or 1.0
     failed = sum(len(seen.honest.failures) for seen in rounds)
     answers: Counter[str] = Counter()
@@ -70,9 +72,11 @@ def row(name: str, rounds: Sequence[Round], calm: Sequence[Round], left: int) ->
     connected, asked, dropped = (
         sum(seen.every(what) for seen in rounds) / seconds for what in ("connected", "requests", "dropped")
     )
+    worked = f"{work[0] * 1000:>9.1f}{work[1] * 1000:>8.1f}"
     refused = ", ".join(f"{status}: {number / seconds:.0f}" for status, number in sorted(answers.items())) or "-"
     return (
-        f"{name:<20}{kept} |{new} |{failed:>8}{worst.resident / MIB:>6.0f}{left / MIB:>+6.0f}{worst.descriptors:>6}"
+        f"{name:<20}{kept} |{new} |{failed:>8}{worked}"
+        f"{worst.resident / MIB:>6.0f}{left / MIB:>+6.0f}{worst.descriptors:>6}"
         f"{worst.untaken / MIB:>9.1f}{max(seen.on_cpu / seen.seconds for seen in rounds):>6.0%} |"
         f"{connected:>9.0f}{asked:>9.0f}{done / seconds:>8.0f}{dropped:>9.0f}  {refused}"
     )

@@ -64,6 +64,7 @@ class Client:
         self.tally = tally
         self.tally.clients += 1
         self.up = False
+        self.fd = -1
         self.life = 0  # how many connections it has had
 
     def connect(self) -> None:
@@ -88,6 +89,7 @@ class Client:
         except OSError:
             sock.close()
             raise
+        self.fd = sock.fileno()
         self.mask = READ | WRITE
         self.crowd.register(self)
 
@@ -173,4 +175,4 @@ class Client:
     def _want(self, mask: int) -> None:
         if mask != self.mask:
             self.mask = mask
-            self.crowd.epoll.modify(self.sock.fileno(), mask)
+            self.crowd.epoll.modify(self.fd, mask)

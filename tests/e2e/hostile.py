@@ -22,8 +22,8 @@ from itertools import count
 from tests.e2e.attacker import Client, Tally
 from tests.e2e.hostility import GROUPS, Kind, kinds, trusting
 
-AT_ONCE = 512
-"""How many connections are being made at a time."""
+AT_ONCE, AT_ONCE_TLS = 512, 32
+"""How many connections are being made at a time; handshakes that have begun are to end before the daemon gives up."""
 SULK = 0.5
 """Seconds until a client comes back that was dropped, unless it floods."""
 GATHERING = 5.0
@@ -66,6 +66,7 @@ class Crowd:
         self.size = len(self.waiting)
         self.clients: dict[int, Client] = {}
         self.connecting = 0
+        self._at_once = AT_ONCE_TLS if plan.tls else AT_ONCE
         self._timers: list[tuple[float, int, Client, int]] = []
         self._turns = count()
         self._seen: set[int] = set()
@@ -73,9 +74,8 @@ class Crowd:
     def register(self, client: Client) -> None:
         """Watch a connection that is being made."""
         self.connecting += 1
-        fd = client.sock.fileno()
-        self.clients[fd] = client
-        self.epoll.register(fd, client.mask)
+        self.clients[client.fd] = client
+        self.epoll.register(client.fd, client.mask)
 
     def came_up(self, client: Client) -> None:
         """Count a connection."""
@@ -92,7 +92,7 @@ class Crowd:
 
     def over(self, client: Client, why: OSError) -> None:
         """Count the end of a connection, and have the client come again."""
-        del self.clients[client.sock.fileno()]
+        del self.clients[client.fd]
         client.sock.close()
         if client.up:
             client.tally.open -= 1
@@ -110,14 +110,14 @@ class Crowd:
 
     def turn(self) -> None:
         """Let everybody go on who can."""
-        while self.waiting and self.connecting < AT_ONCE:
+        while self.waiting and self.connecting < self._at_once:
             client = self.waiting.popleft()
             try:
                 client.connect()
             except OSError:
                 client.tally.failed += 1
                 self.later(SULK, client)
-        for fd, events in self.epoll.poll(0.05, 512):
+        for fd, events in self.epoll.poll(0.05, 128):
             if fd in self.clients:
                 self._go_on(self.clients[fd], events)
         now = time.monotonic()
@@ -155,8 +155,7 @@ def attack(plan: Plan) -> None:
     began = time.monotonic()
     told = False
     while time.monotonic() < began + plan.seconds and not select.select([sys.stdin], [], [], 0)[0]:
-        for _ in range(20):
-            crowd.turn()
+        crowd.turn()
         if not told and (crowd.complete or time.monotonic() > began + GATHERING):
             told = True
             print(json.dumps({"open": len(crowd.clients), "after": time.monotonic() - began}), flush=True)

@@ -25,7 +25,7 @@ MEMORY = 96 * MIB
 """What the daemon may need more than at rest for all of them."""
 GROWTH = 12 * MIB
 """What it may keep of that from one attack to the next."""
-WORK = 0.1
+WORK = 0.25
 """Seconds of a CPU that the daemon may spend, on whomever, until the honest client is answered, mostly."""
 QUICK = {"request_timeout": 2, "idle_timeout": 3}
 
@@ -58,7 +58,7 @@ def test_an_honest_client_is_served_beside_thousands_of_hostile_ones(fleet: Flee
     with besieged(fleet.hosts, tls=tls, over_commit_percent=1000, **QUICK) as running:
         check_served(running.round(1))
         rest, after = running.read(), []
-        for addresses in (1, 200):
+        for addresses in (200, 1, 200):
             seen = running.round(SECONDS, replace(EVERYBODY, addresses=addresses))
             print(f"\n{seen.summary()}")
             check_served(seen)
@@ -66,12 +66,11 @@ def test_an_honest_client_is_served_beside_thousands_of_hostile_ones(fleet: Flee
             assert seen.most.descriptors <= rest.descriptors + HALF_OPEN + SLOW + FLOODING + BACKLOG + SPARE
             assert seen.most.resident <= rest.resident + MEMORY
             # It was an attack.
-            assert seen.of("half-open", "most") >= HALF_OPEN
-            assert seen.of("slow", "most") >= SLOW
-            assert seen.of("flooding", "most") >= FLOODING / 2
-            assert seen.every("connected") >= HALF_OPEN + SLOW + 2 * FLOODING
-            assert sum(seen.answers.values()) >= 2 * FLOODING
-            assert seen.answers["400"] >= FLOODING / 4
+            assert seen.every("connected") + seen.every("failed") >= HALF_OPEN + SLOW + 2 * FLOODING
+            assert seen.most.descriptors >= rest.descriptors + FLOODING
+            assert seen.of("half-open", "dropped") >= FLOODING
+            assert sum(seen.answers.values()) >= FLOODING
+            assert seen.answers["400"] >= FLOODING / 10
             after.append(running.settle(rest.descriptors + SPARE))
         assert after[-1].resident <= after[0].resident + GROWTH
         check_served(running.round(1))
