@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
+from time import thread_time
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -21,8 +22,9 @@ from twisted.web.server import Request, Site
 
 from lxdsched.access import Client, Shown
 from lxdsched.listener.admission import address_of
-from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.crowd import Crowd, peer_address
 from lxdsched.listener.settings import Bounds
+from lxdsched.listener.turns import Turns
 from lxdsched.tls import CertificateRefused, describe
 from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
@@ -72,9 +74,17 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Hand the request to its route, unless it cannot be routed at all."""
+        """Answer the request when it is its client's turn."""
         site = cast(BoundedSite, self.channel.site)
         self.received_at = site.reactor.seconds()
+        host = address_of(self.getClientAddress())
+        site.turns.ask(peer_address(host) if host else "", self._route)
+
+    def _route(self) -> None:
+        """Hand the request to its route, unless it cannot be routed at all, or nobody waits for it any more."""
+        if self._disconnected:
+            return
+        site = cast(BoundedSite, self.channel.site)
         self.id = request_id(self.getHeader(HEADER.encode()))
         try:
             self.method.decode("ascii")
@@ -195,6 +205,7 @@ class BoundedSite(Site):
         self.crowd = crowd
         self.gate = gate
         self.paths = paths
+        self.turns = Turns(reactor, thread_time)
         self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()
