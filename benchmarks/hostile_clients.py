@@ -10,7 +10,7 @@ milliseconds, each followed by its ratio to that without an attack, and how many
 should be; how many milliseconds the daemon worked, for whomever, until an answer (median, 95th percentile); its memory
 (MiB), what of it is still taken afterwards, its descriptors, what its clients do not take (MiB, in the kernel) and its
 CPU time, at worst; and of the attackers, for each second, the connections, the requests, the answers that were not
-refusals, the connections that were dropped, and the refusals by status. They keep to the last CPU at low priority,
+refusals, the connections that were dropped, and the refusals by status. They keep to the last CPU,
 daemon and honest client to the first.
 
     python benchmarks/hostile_clients.py [SECONDS [ROUNDS [SETTING=VALUE ...]]]

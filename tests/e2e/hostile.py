@@ -1,8 +1,8 @@
 """Hostile clients, thousands of them, in one process: `python -m tests.e2e.hostile PLAN`, the plan as JSON.
 
 Says a line when all have come, goes on until its input ends or its time is over, and says in a last line what it has
-come to. It keeps to one CPU and steps back there, so that what it does to a daemon elsewhere is not only to take its
-CPU away.
+come to. It keeps to a CPU of its own where there are two, else it steps back, so that what it does to a daemon is not
+only to take its CPU away.
 """
 
 from __future__ import annotations
@@ -148,8 +148,9 @@ def attack(plan: Plan) -> None:
     """Attack as planned, and tell what it has come to."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    os.nice(10)
-    if plan.cpu is not None:
+    if plan.cpu is None:
+        os.nice(10)
+    else:
         os.sched_setaffinity(0, {plan.cpu})
     crowd = Crowd(plan)
     began = time.monotonic()

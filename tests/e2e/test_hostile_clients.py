@@ -27,7 +27,8 @@ GROWTH = 12 * MIB
 """What it may keep of that from one attack to the next."""
 WORK = 0.25
 """Seconds of a CPU that the daemon may spend, on whomever, until the honest client is answered, mostly."""
-QUICK = {"request_timeout": 2, "idle_timeout": 3}
+QUICK = {False: {"request_timeout": 2, "idle_timeout": 3}, True: {"request_timeout": 4, "idle_timeout": 5}}
+"""Without TLS and with it: thousands of handshakes take the attackers a while."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def check_well(running: Besieged) -> None:
     ids=["plain", "tls"],
 )
 def test_an_honest_client_is_served_beside_thousands_of_hostile_ones(fleet: Fleet, tls: bool) -> None:
-    with besieged(fleet.hosts, tls=tls, over_commit_percent=1000, **QUICK) as running:
+    with besieged(fleet.hosts, tls=tls, over_commit_percent=1000, **QUICK[tls]) as running:
         check_served(running.round(1))
         rest, after = running.read(), []
         for addresses in (200, 1, 200):
@@ -66,7 +67,8 @@ def test_an_honest_client_is_served_beside_thousands_of_hostile_ones(fleet: Flee
             assert seen.most.descriptors <= rest.descriptors + HALF_OPEN + SLOW + FLOODING + BACKLOG + SPARE
             assert seen.most.resident <= rest.resident + MEMORY
             # It was an attack.
-            assert seen.every("connected") + seen.every("failed") >= HALF_OPEN + SLOW + 2 * FLOODING
+            assert seen.of("half-open", "connected") + seen.of("half-open", "failed") >= HALF_OPEN
+            assert seen.of("slow", "requests") + seen.of("slow", "sent") >= SLOW
             assert seen.most.descriptors >= rest.descriptors + FLOODING
             assert seen.of("half-open", "dropped") >= FLOODING
             assert sum(seen.answers.values()) >= FLOODING
