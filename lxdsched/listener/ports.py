@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,6 +15,9 @@ from twisted.python.failure import Failure
 from lxdsched.listener.admission import CONNECTING, SHAKING_HANDS, Admission
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.tls import ServerTls
+
+UNTAKEN = 128 * 1024
+"""Bytes that the system keeps of what a client does not take; connections have it from the port."""
 
 
 class ListenError(Exception):
@@ -80,4 +84,7 @@ def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
     if not found:
         waiting.addErrback(lambda _: None).cancel()
         raise ListenError(f"cannot listen on {endpoint}: it would only be ready later")
+    if isinstance(listening := getattr(found[0], "socket", None), socket.socket):
+        # Of clients that do not take their answers, the system would keep megabytes each.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
     return found[0]

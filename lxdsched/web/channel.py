@@ -21,11 +21,15 @@ from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd, Guest, peer_address
 from lxdsched.listener.settings import Bounds
 from lxdsched.listener.tls import shown_certificate
+from lxdsched.listener.turns import Turns
 from lxdsched.web.errors import ApiError, invalid_request
 from lxdsched.web.ids import new_id
 
 LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
+
+SHAKING_HANDS = 0.002
+"""Seconds of our time that a TLS handshake takes."""
 
 GRACE = 0.5
 """Seconds that a new connection has to send its first request when the daemon stops."""
@@ -42,6 +46,7 @@ class Owner(Protocol):
     channels: set[Channel]
     bounds: Bounds
     crowd: Crowd
+    turns: Turns
 
     def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Take note that a request was refused before it had come in."""
@@ -64,11 +69,13 @@ class Channel(HTTPChannel):
         self._used = False  # whether a request has come in whole
         self._retiring = False
         self._deadline: IDelayedCall | None = None
+        self._unheard = False  # while it is new, and has to wait
         self._begun = False  # whether a byte of a request has come in
         self._unread: IDelayedCall | None = None  # while an answer is not taken
         self._ending: IDelayedCall | None = None
         self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
         self._guest: Guest | None = None
+        self.peer = ""  # what its address counts as
         self.problem: str | None = None  # what speaks against the chain of the client's certificate
         self._certificate: Shown | None = None
         self._looked = False
@@ -91,12 +98,18 @@ class Channel(HTTPChannel):
         self.totalHeadersSize = self.MAX_LENGTH = site.bounds.head
         site.channels.add(self)
         host = address_of(self.tcp.getPeer())
-        self._guest = site.crowd.join(peer_address(host) if host else "", self._drop)
+        self.peer = peer_address(host) if host else ""
+        self._guest = site.crowd.join(self.peer, self._drop)
         super().connectionMade()
         self._deadline = self.callLater(site.bounds.sending, self._silent)
-        if wait := site.crowd.patience(self._guest):
+        wait = site.crowd.patience(self._guest)
+        if wait or self._secure:
+            self._unheard = True
             self._networkProducer.pauseProducing()
+        if wait:
             self._held = self.callLater(wait, self._hear), None
+        elif self._secure:
+            self._begin()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Count it no more."""
@@ -109,6 +122,7 @@ class Channel(HTTPChannel):
         super().connectionLost(reason)
         if self._guest is not None:
             self.site.crowd.leave(self._guest)
+            self._guest = None
         self.site.lost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
@@ -188,7 +202,7 @@ class Channel(HTTPChannel):
             self._unread.cancel()
             self._unread = None
         super().resumeProducing()
-        if self._held is not None and self._held[1] is None:
+        if self._unheard:
             self._networkProducer.pauseProducing()
 
     def timeoutConnection(self) -> None:  # noqa: N802
@@ -267,8 +281,24 @@ class Channel(HTTPChannel):
         self._held = None
         if request is not None:
             self._done(request)
-        elif not self._waitingForTransport:
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Hear a new connection: with TLS when it is its peer's turn, because a handshake takes time of ours."""
+        if self._secure:
+            self.site.turns.ask(self.peer, self._listen, SHAKING_HANDS)
+        else:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._guest is not None:
+            self._unheard = False
             self._networkProducer.resumeProducing()
+
+    @property
+    def _secure(self) -> bool:
+        return isinstance(self.transport, TLSMemoryBIOProtocol)
 
     def _done(self, request: Request) -> None:
         if self._guest is not None and self.persistent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from io import BytesIO
+from time import thread_time
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +25,7 @@ from lxdsched.access import Client, Shown
 from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.settings import Bounds
+from lxdsched.listener.turns import Turns
 from lxdsched.tls import CertificateRefused, describe
 from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
@@ -73,16 +75,23 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Hand the request to its route, unless it may not or cannot be."""
+        """Answer the request when it is its client's turn."""
+        site = cast(BoundedSite, self.channel.site)
+        self.received_at = site.reactor.seconds()
+        site.turns.ask(self.channel.peer, self._answer)
+
+    def _answer(self) -> None:
+        """Hand the request to its route, unless it may not or cannot be, or nobody waits for it any more."""
+        if self._disconnected:
+            return
         try:
-            self._process()
+            self._route()
         except Exception:
             self.channel.site.report(Failure(), self.path)
             self.answer_error(internal_error())
 
-    def _process(self) -> None:
+    def _route(self) -> None:
         site = cast(BoundedSite, self.channel.site)
-        self.received_at = site.reactor.seconds()
         self.id = request_id(self.getHeader(HEADER.encode()))
         try:
             self.method.decode("ascii")
@@ -207,6 +216,7 @@ class BoundedSite(Site):
         self.gate = gate
         self.paths = paths
         self.failed = failed
+        self.turns = Turns(reactor, thread_time)
         self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lxdsched.limits import SUFFIXES
 from lxdsched.model import InstanceType
 from lxdsched.web.description.forms import Schema, array, or_null, ref
-from lxdsched.web.requests import MEBIBYTE, MOST_CORES, MOST_MEMORY, MOST_TEXT
+from lxdsched.web.requests import MEBIBYTE, MOST_CORES, MOST_MEMORY, MOST_TARGETS, MOST_TEXT
 
 EXAMPLES = {
     "documented": {
@@ -78,6 +78,7 @@ def _options(strategies: Sequence[str]) -> dict[str, Schema]:
                 "Only these hosts may be chosen, spelled as the configuration spells them. Left out: any.",
                 _text("A host."),
                 minItems=1,
+                maxItems=MOST_TARGETS,
             )
         ),
         "instance_type": or_null(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lxdsched.model import Phase, Reason, State
 from lxdsched.scheduler import MOST_ALTERNATES
 from lxdsched.web.description.forms import Schema, array, by_key, moment, number, or_null, record, ref, text, whole
-from lxdsched.web.requests import MOST_CORES, MOST_MEMORY
+from lxdsched.web.requests import MOST_CORES, MOST_IGNORED, MOST_MEMORY
 
 _ID = "^[0-9a-f]{32}$"
 
@@ -28,7 +28,7 @@ def degraded() -> Schema:
 def ignored_fields() -> Schema:
     """Describe the list of what did not count."""
     said = "There only where the request has fields that are not known and did not count: their paths."
-    return array(said, {"type": "string"}, minItems=1)
+    return array(said, {"type": "string"}, minItems=1, maxItems=MOST_IGNORED + 1)
 
 
 def summary() -> Schema:
