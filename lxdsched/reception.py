@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from time import thread_time
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
@@ -16,6 +17,7 @@ from lxdsched.config import Config, Guard
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.ports import Door
 from lxdsched.listener.tls import ServerTls
+from lxdsched.listener.turns import Turns
 from lxdsched.reload import Reload
 from lxdsched.web.access import Gate
 from lxdsched.web.site import HEALTH, BoundedSite
@@ -52,21 +54,26 @@ class Reception:
         self._gate = Gate(guard.clients, wall, HEALTH | METRICS if listening.metrics_open else HEALTH)
         self._tls = None if guard.tls is None else ServerTls(guard.tls, self._known)
         self._reload = Reload(config, reactor, self._take)
-        self._site = BoundedSite(resource, reactor, bounds=config.bounds, crowd=crowd, gate=self._gate, failed=failed)
+        turns = Turns(reactor, thread_time)
+        self._site = BoundedSite(
+            resource, reactor, bounds=config.bounds, crowd=crowd, turns=turns, gate=self._gate, failed=failed
+        )
         self._sites = [self._site]
-        self._doors = [Door(reactor, listening.endpoint, self._site, crowd, self._tls)]
+        self._doors = [Door(reactor, listening.endpoint, self._site, crowd=crowd, turns=turns, tls=self._tls)]
         if listening.metrics_endpoint is not None:
             site = BoundedSite(
                 resource,
                 reactor,
                 bounds=config.bounds,
                 crowd=watchers,
+                turns=turns,
                 gate=Gate(None, wall, HEALTH),
                 paths=HEALTH | METRICS,
                 failed=failed,
             )
             self._sites.append(site)
-            self._doors.append(Door(reactor, listening.metrics_endpoint, site, watchers, None))
+            door = Door(reactor, listening.metrics_endpoint, site, crowd=watchers, turns=turns, tls=None)
+            self._doors.append(door)
 
     @property
     def port(self) -> int:

@@ -12,9 +12,10 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReact
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from lxdsched.listener.admission import CONNECTING, SHAKING_HANDS, Admission
+from lxdsched.listener.admission import Admission
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.tls import ServerTls
+from lxdsched.listener.turns import Turns
 
 UNTAKEN = 128 * 1024
 """Bytes that the system keeps of what a client does not take; connections have it from the port."""
@@ -25,17 +26,26 @@ class ListenError(Exception):
 
 
 class Door:
-    """One place where clients come in. `factory` serves those whom `crowd` lets in, over TLS where there is some."""
+    """One place where clients come in.
+
+    `factory` serves those whom `crowd` lets in, one after the other by `turns`, over TLS where there is some.
+    """
 
     def __init__(
-        self, reactor: IReactorTime, endpoint: str, factory: IProtocolFactory, crowd: Crowd, tls: ServerTls | None
+        self,
+        reactor: IReactorTime,
+        endpoint: str,
+        factory: IProtocolFactory,
+        *,
+        crowd: Crowd,
+        turns: Turns,
+        tls: ServerTls | None,
     ) -> None:
         self._reactor = reactor
         self._endpoint = endpoint
         self._secure = tls is not None
         within: Any = factory if tls is None else TLSMemoryBIOFactory(tls, False, factory, reactor)
-        cost = CONNECTING if tls is None else CONNECTING + SHAKING_HANDS
-        self._factory = Admission(within, crowd, reactor.seconds, cost)
+        self._factory = Admission(within, crowd, turns, reactor, secure=self._secure)
         self._port: IListeningPort | None = None
 
     def open(self) -> None:

@@ -28,9 +28,6 @@ from lxdsched.web.ids import new_id
 LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
 
-SHAKING_HANDS = 0.002
-"""Seconds of our time that a TLS handshake takes."""
-
 GRACE = 0.5
 """Seconds that a new connection has to send its first request when the daemon stops."""
 
@@ -69,12 +66,12 @@ class Channel(HTTPChannel):
         self._used = False  # whether a request has come in whole
         self._retiring = False
         self._deadline: IDelayedCall | None = None
-        self._unheard = False  # while it is new, and has to wait
         self._begun = False  # whether a byte of a request has come in
+        self._overdue = False  # whether what is being waited for should have come
         self._unread: IDelayedCall | None = None  # while an answer is not taken
         self._ending: IDelayedCall | None = None
-        self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
-        self._guest: Guest | None = None
+        self._held: tuple[IDelayedCall, Request] | None = None  # while it has to wait
+        self.guest: Guest | None = None
         self.peer = ""  # what its address counts as
         self.problem: str | None = None  # what speaks against the chain of the client's certificate
         self._certificate: Shown | None = None
@@ -99,17 +96,8 @@ class Channel(HTTPChannel):
         site.channels.add(self)
         host = address_of(self.tcp.getPeer())
         self.peer = peer_address(host) if host else ""
-        self._guest = site.crowd.join(self.peer, self._drop)
         super().connectionMade()
         self._deadline = self.callLater(site.bounds.sending, self._silent)
-        wait = site.crowd.patience(self._guest)
-        if wait or self._secure:
-            self._unheard = True
-            self._networkProducer.pauseProducing()
-        if wait:
-            self._held = self.callLater(wait, self._hear), None
-        elif self._secure:
-            self._begin()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Count it no more."""
@@ -120,9 +108,9 @@ class Channel(HTTPChannel):
         if self._held is not None and self._held[1] in self.requests:
             self.requests.remove(self._held[1])  # it was answered
         super().connectionLost(reason)
-        if self._guest is not None:
-            self.site.crowd.leave(self._guest)
-            self._guest = None
+        if self.guest is not None:
+            self.site.crowd.leave(self.guest)
+            self.guest = None
         self.site.lost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
@@ -130,8 +118,9 @@ class Channel(HTTPChannel):
         if self._refused:
             self.resetTimeout()
             return
-        if not self._handlingRequest and (self._deadline is None or self._retiring or not self._begun):
-            self._retiring = False
+        waited = self._deadline is None and not self._overdue
+        if not self._handlingRequest and (waited or self._retiring or not self._begun):
+            self._retiring = self._overdue = False
             self._begun = True
             self._hurry(self.site.bounds.sending)
         super().dataReceived(data)
@@ -172,18 +161,19 @@ class Channel(HTTPChannel):
         if self._refused:
             return
         self._hurry(None)
+        self._overdue = False
         if self._waitingForTransport:
             # It asks and asks, and does not read: what it gets would pile up here.
             self.tcp.abortConnection()
             return
         self._used = True
-        if self._guest is not None:
-            self.site.crowd.ask(self._guest)
+        if self.guest is not None:
+            self.site.crowd.ask(self.guest)
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:  # noqa: N802
         """Go on with the next request, at once or when this client may ask again."""
-        guest = self._guest
+        guest = self.guest
         if self.persistent and guest is not None and (wait := self.site.crowd.patience(guest)):
             # As long as this one is not done, nothing more is read than a buffer's worth.
             self._held = self.callLater(wait, self._hear), request
@@ -202,8 +192,6 @@ class Channel(HTTPChannel):
             self._unread.cancel()
             self._unread = None
         super().resumeProducing()
-        if self._unheard:
-            self._networkProducer.pauseProducing()
 
     def timeoutConnection(self) -> None:  # noqa: N802
         """Close a connection that has waited for a request for long enough."""
@@ -275,34 +263,14 @@ class Channel(HTTPChannel):
 
     def _hear(self) -> None:
         """Go on with a client that had to wait."""
-        if self._held is None:
-            return
-        _, request = self._held
-        self._held = None
-        if request is not None:
+        if self._held is not None:
+            _, request = self._held
+            self._held = None
             self._done(request)
-        else:
-            self._begin()
-
-    def _begin(self) -> None:
-        """Hear a new connection: with TLS when it is its peer's turn, because a handshake takes time of ours."""
-        if self._secure:
-            self.site.turns.ask(self.peer, self._listen, SHAKING_HANDS)
-        else:
-            self._listen()
-
-    def _listen(self) -> None:
-        if self._guest is not None:
-            self._unheard = False
-            self._networkProducer.resumeProducing()
-
-    @property
-    def _secure(self) -> bool:
-        return isinstance(self.transport, TLSMemoryBIOProtocol)
 
     def _done(self, request: Request) -> None:
-        if self._guest is not None and self.persistent:
-            self.site.crowd.rest(self._guest)
+        if self.guest is not None and self.persistent:
+            self.site.crowd.rest(self.guest)
         super().requestDone(request)
 
     def _hurry(self, seconds: float | None) -> None:
@@ -311,14 +279,25 @@ class Channel(HTTPChannel):
         self._deadline = None if seconds is None else self.callLater(seconds, self._late)
 
     def _late(self) -> None:
+        # Many clients may be late at the same moment: that shall hold up nobody else.
         self._deadline = None
-        seconds = self.site.bounds.sending
-        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
+        self._overdue = True
+        self.site.turns.ask(self.peer, self._refuse_late)
+
+    def _refuse_late(self) -> None:
+        if self._overdue and self in self.site.channels:
+            seconds = self.site.bounds.sending
+            self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
 
     def _silent(self) -> None:
         # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
         self._deadline = None
-        self.loseConnection()
+        self._overdue = True
+        self.site.turns.ask(self.peer, self._end_silent)
+
+    def _end_silent(self) -> None:
+        if self._overdue and self in self.site.channels:
+            self.loseConnection()
 
     def _drop(self) -> None:
         self.tcp.abortConnection()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
-from time import thread_time
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -75,45 +75,51 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Answer the request when it is its client's turn."""
+        """Find out who asks, and answer when it is their turn."""
         site = cast(BoundedSite, self.channel.site)
         self.received_at = site.reactor.seconds()
-        site.turns.ask(self.channel.peer, self._answer)
-
-    def _answer(self) -> None:
-        """Hand the request to its route, unless it may not or cannot be, or nobody waits for it any more."""
-        if self._disconnected:
-            return
+        self.id = request_id(self.getHeader(HEADER.encode()))
+        answer, who, known = self._route, self.channel.peer, False
         try:
-            self._route()
+            self._normalize()
+            self.caller = site.gate.client(self)
+            if self.caller is not None:
+                self.notes.update(caller=self.caller.name)
+                who, known = self.caller.name, True
+        except ApiError as error:
+            answer = partial(self.answer_error, error)
+        except Exception:
+            site.report(Failure(), self.path)
+            answer = partial(self.answer_error, internal_error())
+        site.turns.ask(who, partial(self._answer, answer), known=known)
+
+    def _answer(self, answer: Callable[[], None]) -> None:
+        if self._disconnected:
+            return  # nobody waits for it any more
+        try:
+            answer()
         except Exception:
             self.channel.site.report(Failure(), self.path)
             self.answer_error(internal_error())
 
-    def _route(self) -> None:
-        site = cast(BoundedSite, self.channel.site)
-        self.id = request_id(self.getHeader(HEADER.encode()))
+    def _normalize(self) -> None:
+        """Make the path one that can be routed. ApiError when it cannot be."""
         try:
             self.method.decode("ascii")
             unquote_to_bytes(self.path).decode("utf-8")
         except UnicodeDecodeError:
-            self.answer_error(invalid_request("the method or path of the request is not text"))
-            return
+            raise invalid_request("the method or path of the request is not text") from None
         if match := _ABSOLUTE.match(self.path):
             self.path = match[1] or b"/"
-        if site.paths is not None and self.path not in site.paths:
-            self.answer_error(not_found())
-            return
+        paths = cast(BoundedSite, self.channel.site).paths
+        if paths is not None and self.path not in paths:
+            raise not_found()
         if not self.path.startswith(b"/"):
-            self.answer_error(invalid_request("the path of the request does not begin with a slash"))
-            return
-        try:
-            self.caller = site.gate.client(self)
-        except ApiError as error:
-            self.answer_error(error)
-            return
-        if self.caller is not None:
-            self.notes.update(caller=self.caller.name)
+            raise invalid_request("the path of the request does not begin with a slash")
+
+    def _route(self) -> None:
+        """Hand the request to its route, unless too many are being answered."""
+        site = cast(BoundedSite, self.channel.site)
         if self.path not in HEALTH:
             if site.in_flight >= site.bounds.requests:
                 self.answer_error(overloaded())
@@ -206,6 +212,7 @@ class BoundedSite(Site):
         *,
         bounds: Bounds,
         crowd: Crowd,
+        turns: Turns,
         gate: Gate,
         paths: frozenset[bytes] | None = None,
         failed: Callable[[str], None] = lambda _code: None,
@@ -216,7 +223,7 @@ class BoundedSite(Site):
         self.gate = gate
         self.paths = paths
         self.failed = failed
-        self.turns = Turns(reactor, thread_time)
+        self.turns = turns
         self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
+from time import thread_time
 
 import pytest
 import pytest_twisted
@@ -15,9 +16,10 @@ from twisted.internet.defer import maybeDeferred
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
 from lxdsched.ledger.memory import MemoryLedger
-from lxdsched.listener.admission import CONNECTING, Admission
+from lxdsched.listener.admission import Admission
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.settings import Bounds
+from lxdsched.listener.turns import Turns
 from lxdsched.metrics import Metrics
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import Hardware
@@ -76,8 +78,11 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         metrics = Metrics(scheduler.snapshot, ledger, crowds=[crowd])
         api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
         gate = Gate(None, time.time, HEALTH)  # noqa: TID251  # the keys of the tests are dated by it
-        site = BoundedSite(api.resource(), reactor, bounds=bounds, crowd=crowd, gate=gate, failed=metrics.failed)
-        admission = Admission(site, site.crowd, reactor.seconds, CONNECTING)
+        turns = Turns(reactor, thread_time)
+        site = BoundedSite(
+            api.resource(), reactor, bounds=bounds, crowd=crowd, turns=turns, gate=gate, failed=metrics.failed
+        )
+        admission = Admission(site, crowd, turns, reactor)
         port = reactor.listenTCP(0, admission, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
         await maybeDeferred(port.stopListening)
