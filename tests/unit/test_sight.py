@@ -218,3 +218,18 @@ def test_instances_that_look_as_they_were_asked_for_take_over_as_many_as_they_ar
         twins = [other.id for other in pending if looks(other) == looks(each)]
         came = sum(looks(other) == looks(each) for other in made)
         assert [twin for twin in twins if twin in pairs] == twins[:came], (looks(each), by_id, pairs)
+
+
+def test_an_instance_that_moves_to_another_project_takes_nothing_over() -> None:
+    before = {"a/x": instance("x"), "a/y": instance("y")}
+    now = {"b/x": instance("x"), "a/y": instance("y")}
+    assert matches([reservation(1)], now, before, ()) == {}
+    assert matches([reservation(1)], now | {"b/z": instance("z")}, before, ()) == {"r1": "b/z"}
+
+
+def test_one_of_the_same_name_that_comes_beside_it_is_new() -> None:
+    before = {"a/x": instance("x")}
+    both = {"b/x": instance("x"), "c/x": instance("x")}
+    assert list(matches([reservation(1)], both, before, ())) == ["r1"]
+    assert list(matches([reservation(1)], before | {"b/x": instance("x")}, before, ())) == ["r1"]
+    assert list(matches([reservation(1)], {"b/x": instance("x", cores=2, memory=GIB)}, before, ())) == []
