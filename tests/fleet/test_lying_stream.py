@@ -79,11 +79,12 @@ async def test_whatever_a_stream_says_the_listing_is_what_counts(
         if lie in FRAMES:
             liar.write_raw(FRAMES[lie] * FLOOD)
         liar.state.add_instance("new", {"limits.cpu": "1", "limits.memory": "1GiB"})
+        assert isinstance(await decided(fleet, demand(targets=frozenset({honest.url}))), Placement)
+        await eventually(lambda: fleet.snapshot()[0].allocation.resources == Resources(4000, 4 * GIB))
+        assert fleet.snapshot()[1].allocation.resources == Resources(3000, 3 * GIB)
         placed = await decided(fleet, demand())
         assert isinstance(placed, Placement)
         assert placed.view.host == honest.url
-        await eventually(lambda: fleet.snapshot()[0].allocation.resources == Resources(4000, 4 * GIB))
-        assert fleet.snapshot()[1].allocation.resources == Resources(3000, 3 * GIB)
         assert honest.requests.total == asked
         assert len(fleet.snapshot()[0].reason or "") <= 1000
         liar.cut_streams()

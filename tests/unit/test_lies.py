@@ -108,7 +108,8 @@ def plausible(allocation: Allocation | None, rows: int) -> None:
     assert 0 <= allocation.resources.cpu <= rows * 8000
     assert 0 <= allocation.resources.memory <= MOST_MEMORY
     assert 0 <= allocation.counted + allocation.exempt <= rows
-    assert all(member.resources.cpu >= 0 and member.resources.memory >= 0 for member in allocation.members.values())
+    assert all(member.resources.cpu >= 0 for member in allocation.members.values())
+    assert all(0 <= member.resources.memory <= MOST_MEMORY for member in allocation.members.values())
     assert all(
         len(label) <= 2 * MOST_NAME + 1 and len(doubt) <= MOST_TEXT for label, doubt in allocation.doubts.items()
     )
@@ -190,6 +191,15 @@ def row(name: str, cpu: str = "2", **more: object) -> dict[str, object]:
     return {"name": name, "status": "Running", "type": "container", "expanded_config": limits, **more}
 
 
+@pytest.mark.parametrize("number", [-1, MOST_CPUS, 2**61 - 1, 2**70])
+def test_a_thread_has_a_number_that_linux_can_give_it(number: int) -> None:
+    # Of numbers that a set cannot tell apart by their hashes, a few thousand cost minutes.
+    cpu = {"total": 1, "sockets": [{"cores": [{"threads": [{"id": number}]}]}]}
+    body = json.dumps({"type": "sync", "metadata": {"cpu": cpu, "memory": {"total": 1}}}).encode()
+    with pytest.raises(PayloadError, match=r"Expected `int`.*threads\[0\]\.id"):
+        open_metadata(open_envelope(body), payloads.Hardware)
+
+
 def test_an_instance_that_is_listed_twice_counts_once_and_is_doubtful() -> None:
     allocation = counted(answered(row("a"), row("b"), row("a", "0")))
     assert allocation is not None
@@ -224,6 +234,11 @@ def test_what_instances_may_use_together_is_bounded() -> None:
     allocation = counted(answered(*[row(str(n), expanded_config={"limits.memory": "8EiB"}) for n in range(9)]))
     assert allocation is not None
     assert allocation.resources.memory == MOST_MEMORY
+
+
+@pytest.mark.parametrize("size", ["2EiB", "9999999999999999999EiB", "999999999%"])
+def test_what_an_instance_may_use_is_bounded(size: str) -> None:
+    plausible(counted(answered(row("a", expanded_config={"limits.memory": size}))), 1)
 
 
 def test_a_long_row_is_doubtful_and_its_name_is_read() -> None:
