@@ -16,7 +16,7 @@ DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client nginx-light openssl python3 python3-venv \
 	redis-sentinel redis-server
 
-.PHONY: help install run test check deps lock changelog clean
+.PHONY: help install run test check fuzz deps lock audit changelog clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ check: $(INSTALLED)  ## Look at the code: ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+fuzz: $(INSTALLED)  ## Feed the parsers with nonsense for long; scripts/fuzz says what else it can do
+	@scripts/fuzz
+
 deps:  ## Install what the tests want of Debian 12 (as root, or by sudo)
 	@scripts/apt $(PACKAGES)
 	scripts/incus || echo "the tests on Incus will be left out" >&2
@@ -73,10 +76,13 @@ lock:  ## Write the lock files anew; `make lock LOCK=--upgrade` takes the newest
 	"$${compile[@]}" --group dev --output-file requirements-dev.lock pyproject.toml
 	"$${compile[@]}" --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 
+audit:  ## Ask PyPI for known vulnerabilities of what is locked
+	@scripts/audit
+
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
 	@$(BIN)/towncrier build --draft
 
 clean:  ## Remove what was installed and built
-	@rm -rf $(VENV) .incus build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
+	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
 	find lxdsched tests twisted -name __pycache__ -prune -exec rm -rf {} +
 	rm -f twisted/plugins/dropin.cache

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from lxdsched import __version__
 
@@ -20,11 +21,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     check = commands.add_parser("check", help="read the configuration and say what is wrong with it")
     check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
+    commands.add_parser("key", help="make, list and revoke the keys of clients")
     commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on")
+    commands.add_parser("trust", help="show, accept or forget the certificates of hosts that are trusted on first use")
     if arguments[:1] == ["sandbox"]:
         from lxdsched.sandbox.command import main as sandbox  # not needed by anything else
 
         return sandbox(arguments[1:])
+    if arguments[:1] == ["key"]:
+        from lxdsched.access.command import main as key
+
+        return key(arguments[1:], _clients_file)
+    if arguments[:1] == ["trust"]:
+        from lxdsched.trust_command import main as trust  # nor is this
+
+        return trust(arguments[1:])
     return _check(parser.parse_args(arguments).config)
 
 
@@ -38,7 +49,25 @@ def _check(file: str | None) -> int:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return 1
-    for warning in config.warnings:
+    now = datetime.now(UTC)
+    ends = [
+        complaint
+        for each in (*config.certificates, *config.guard.certificates)
+        if (complaint := each.complaint(now)) is not None
+    ]
+    for warning in (*config.warnings, *ends):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}")
+    clients = "" if config.guard.clients is None else f", {len(config.guard.clients.entries)} client(s)"
+    print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}{clients}")
     return 0
+
+
+def _clients_file(config: str | None) -> str | None:
+    """Find the clients file of a configuration. SystemExit, with what is wrong, when that cannot be read."""
+    from lxdsched.config import ConfigError, Sources, find
+
+    try:
+        _, path = find(Sources({}, os.environ, config), "clients_file")
+    except ConfigError as error:
+        raise SystemExit("\n".join(error.faults)) from None
+    return None if path is None else str(path)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lxdsched.model import MILLICORES, Capacity, InstanceType, Resources
+from lxdsched.quoting import quoted
 
 VM_DEFAULT_CPU = 1 * MILLICORES
 """Millicores of a virtual machine without `limits.cpu`."""
@@ -24,9 +25,10 @@ MOST_MEMORY = 2**60
 MOST_PINS = 8192
 """Characters that a `limits.cpu` may have; pins of a machine with 1,000 threads have half as many."""
 
-_SUFFIXES = {"": 1, "B": 1}
-_SUFFIXES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGTPE", 1)}
-_SUFFIXES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+SUFFIXES = {"": 1, "B": 1}
+SUFFIXES |= {f"{letter}B": 1000**power for power, letter in enumerate("kMGTPE", 1)}
+SUFFIXES |= {f"{letter}iB": 1024**power for power, letter in enumerate("KMGTPE", 1)}
+"""What LXD's suffixes of sizes stand for, in bytes."""
 
 # [0-9] and not \d, which also matches the digits of other scripts; \Z and not $, which lets a newline follow.
 _SIZE = re.compile(r"([0-9]{1,19})([A-Za-z]*)\Z")
@@ -64,9 +66,9 @@ def parse_size(text: str) -> int:
     The suffixes are case-sensitive, and fractions do not exist.
     """
     match = _SIZE.match(text)
-    factor = _SUFFIXES.get(match[2]) if match else None
+    factor = SUFFIXES.get(match[2]) if match else None
     if match is None or factor is None:
-        raise LimitError(f"{text!r} is not a size such as 2GiB or 500MB")
+        raise LimitError(f"{quoted(text)} is not a size such as 2GiB or 500MB")
     return int(match[1]) * factor
 
 
@@ -79,7 +81,7 @@ def memory_share(value: str, host_memory: int) -> int:
     percent = _PERCENT.match(value)
     size = -(-host_memory * int(percent[1]) // 100) if percent else parse_size(value)
     if size == 0:
-        raise LimitError(f"{value!r} leaves no memory at all")
+        raise LimitError(f"{quoted(value)} leaves no memory at all")
     return min(size, MOST_MEMORY)
 
 
@@ -111,7 +113,7 @@ def allowance_share(value: str) -> int | None:
     match = _ALLOWANCE.match(value)
     quota, period = (int(match[1]), int(match[2])) if match else (0, 0)
     if not quota or not period:
-        raise LimitError(f"{value!r} is neither a percentage nor a quota such as 25ms/100ms")
+        raise LimitError(f"{quoted(value)} is neither a percentage nor a quota such as 25ms/100ms")
     return -(-quota * MILLICORES // period)
 
 
@@ -155,7 +157,7 @@ def _topology(value: str) -> int:
     for part in value.split(","):
         match = _TOPOLOGY.match(part)
         if match is None or match[1] in seen:
-            raise LimitError(f"{value!r} is not a topology such as sockets=2,cores=4,threads=2")
+            raise LimitError(f"{quoted(value)} is not a topology such as sockets=2,cores=4,threads=2")
         seen.add(match[1])
         count *= int(match[2])
     return count
@@ -166,7 +168,7 @@ def _ranges(value: str) -> list[tuple[int, int]]:
     for part in value.split(","):
         match = _RANGE.match(part)
         if match is None:
-            raise LimitError(f"{value!r} is neither a count nor a set of CPUs such as 0-3 or 1,3,5")
+            raise LimitError(f"{quoted(value)} is neither a count nor a set of CPUs such as 0-3 or 1,3,5")
         first = int(match[1])
         ranges.append((first, int(match[2]) if match[2] else first))
     return ranges

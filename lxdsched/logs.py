@@ -21,6 +21,8 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from lxdsched.quoting import cut, one_line
+
 _LEVELS = {
     LogLevel.debug: "DEBUG",
     LogLevel.info: "INFO",
@@ -34,6 +36,15 @@ _THRESHOLDS = {"DEBUG": LogLevel.debug, "INFO": LogLevel.info, "WARN": LogLevel.
 _FOREIGN = frozenset({"isError", "failure", "why", "message", "time", "system", "format", "level", "msg", "log_io"})
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
+
+MOST_MESSAGE = 8192
+"""Characters of a message, and likewise of the others below."""
+MOST_FIELD = 4096
+MOST_TRACEBACK = 32_768
+MOST_KEY = 64
+MOST_FIELDS = 64
+"""Fields of an event."""
+_MOST_BITS = 64
 
 Render = Callable[[LogEvent], str]
 
@@ -87,45 +98,80 @@ def observer(stream: Stream, level: str, form: str) -> ILogObserver:
 
 
 def as_json(event: LogEvent) -> str:
-    """Render an event as one JSON object."""
+    """Render an event as one JSON object, of bounded length."""
     line: dict[str, Any] = {
         "time": _time(event).isoformat().replace("+00:00", "Z"),
-        "level": _LEVELS.get(event.get("log_level", LogLevel.info), "INFO"),
+        "level": _level(event),
         "msg": _message(event),
         **_fields(event),
     }
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
-        line["error"] = failure.getErrorMessage()
-        line["traceback"] = failure.getTraceback()
-    try:
-        return _encoder.encode(line).decode()
-    except Exception as error:  # a field that even str() fails on must not cost the line
-        least = {key: line[key] for key in ("time", "level", "msg")}
-        return _encoder.encode(least | {"unloggable": repr(error)}).decode()
+        line["error"] = _text(failure.getErrorMessage())
+        line["traceback"] = _text(failure.getTraceback(), MOST_TRACEBACK)
+    return _encoder.encode(line).decode()
 
 
 def as_text(event: LogEvent) -> str:
-    """Render an event for a person at a terminal."""
-    level = _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
-    line = f"{_time(event).astimezone():%H:%M:%S} {level:<5} {_printable(_message(event))}"
+    """Render an event for a person at a terminal. Further lines, those of a traceback, are indented."""
+    line = f"{_time(event).astimezone():%H:%M:%S} {_level(event):<5} {one_line(_message(event))}"
     failure = event.get("log_failure")
-    return f"{line}\n{failure.getTraceback().rstrip()}" if isinstance(failure, Failure) else line
+    if not isinstance(failure, Failure):
+        return line
+    traceback = _text(failure.getTraceback(), MOST_TRACEBACK).splitlines()
+    return "\n".join([line, *(f"  {one_line(each)}" for each in traceback)])
 
 
 def _time(event: LogEvent) -> datetime:
-    return datetime.fromtimestamp(event.get("log_time", 0), UTC)
+    try:
+        return datetime.fromtimestamp(event.get("log_time", 0), UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _level(event: LogEvent) -> str:
+    try:
+        return _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
+    except TypeError:  # no level can be a list
+        return "INFO"
 
 
 def _message(event: LogEvent) -> str:
-    text = formatEvent(event) or str(event.get("log_text", ""))
-    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no character
-
-
-def _printable(text: str) -> str:
-    """Show what a terminal would act on, so that nobody's text forges a line or moves the cursor."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return _text(formatEvent(event) or _shown(event.get("log_text", "")), MOST_MESSAGE)
 
 
 def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in event.items() if not key.startswith("log_") and key not in _FOREIGN}
+    """Choose the event's own fields, each of which becomes something that JSON can hold."""
+    fields: dict[str, Any] = {}
+    for key, value in event.items():
+        if not isinstance(key, str) or key.startswith("log_") or key in _FOREIGN:
+            continue
+        if len(fields) == MOST_FIELDS:
+            break
+        fields[_text(key, MOST_KEY)] = _field(value)
+    return fields
+
+
+def _field(value: object) -> object:
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, float) or (type(value) is int and value.bit_length() <= _MOST_BITS):
+        return value
+    try:
+        encoded = _encoder.encode(value)
+    except Exception:  # nested for ever, half a surrogate pair within, or what even str() fails on
+        return _text(_shown(value))
+    return msgspec.Raw(encoded) if len(encoded) <= MOST_FIELD else _text(_shown(value))
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<a {type(value).__name__} that cannot be shown>"
+
+
+def _text(text: str, most: int = MOST_FIELD) -> str:
+    shown = cut(text, most)
+    # Half of a surrogate pair is no character.
+    return shown if shown.isascii() else shown.encode("utf-8", "replace").decode()

@@ -53,6 +53,11 @@ class Scheduler:
         ledger.watch(self._board.touch)
         fleet.watch(self._show)
 
+    @property
+    def strategies(self) -> Sequence[str]:
+        """The names of the strategies that a request may ask for."""
+        return sorted({self._default.name, *self._strategies})
+
     async def schedule(
         self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
     ) -> Placement | Refusal:
@@ -127,7 +132,7 @@ class Scheduler:
             return self._default
         if name in self._strategies:
             return self._strategies[name]
-        allowed = ", ".join(sorted({self._default.name, *self._strategies}))
+        allowed = ", ".join(self.strategies)
         raise UnknownStrategyError(f"{name!r} is not a strategy that may be asked for here; these are: {allowed}")
 
 

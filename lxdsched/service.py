@@ -5,21 +5,19 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from ipaddress import ip_address
 from os import getpid
 from random import Random, SystemRandom
 from socket import gethostname
-from typing import Any, cast
+from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IReactorCore, IReactorFromThreads, IReactorTCP, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTCP, IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from lxdsched import __version__
+from lxdsched.certificates import Expiry
 from lxdsched.config import Config
 from lxdsched.fleet.client import HostClient
 from lxdsched.fleet.contacts import Contacts
@@ -31,13 +29,19 @@ from lxdsched.ledger.exchange import script
 from lxdsched.ledger.link import Link
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.ledger.redis import RedisLedger
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.ports import ListenError
 from lxdsched.metrics import Metrics
 from lxdsched.names import Names
+from lxdsched.reception import Reception
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
-from lxdsched.tls import FirstUse
+from lxdsched.tls import FirstUse, Trust
+from lxdsched.trust.directory import StoreError
+from lxdsched.trust.file import TrustFile
+from lxdsched.trust.keeper import Keeper
+from lxdsched.trust.use import RememberedUse
 from lxdsched.web.app import Api
-from lxdsched.web.site import BoundedSite
 
 _log = Logger()
 
@@ -57,23 +61,22 @@ class Daemon(Service):
         config: Config,
         fleet: Fleet,
         ledger: Ledger,
-        site: BoundedSite,
+        reception: Reception,
         *,
-        reactor: Reactor,
         observer: ILogObserver | None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._config = config
         self._fleet = fleet
         self._ledger = ledger
-        self._site = site
-        self._reactor = reactor
+        self._reception = reception
         self._observer = observer
-        self._port: IListeningPort | None = None
+        self._keeper = keeper
 
     @property
     def port(self) -> int:
         """The TCP port that is listened on; 0 before it is."""
-        return 0 if self._port is None else int(cast(IPv4Address, self._port.getHost()).port)
+        return self._reception.port
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: N802
         """Join the application, and have twistd log as we do."""
@@ -84,34 +87,33 @@ class Daemon(Service):
     def privilegedStartService(self) -> None:  # noqa: N802
         """Begin to listen, while ports below 1024 may still be had. SystemExit when that cannot be."""
         super().privilegedStartService()
-        self._listen()
+        self._open()
 
     def startService(self) -> None:  # noqa: N802
         """Begin to look at the fleet, and to answer."""
         super().startService()
-        self._listen()
+        self._open()
         for warning in self._config.warnings:
             self._log.warn("{warning}", warning=warning)
-        host = self._config.interface
         self._log.info(
-            "lxdsched {version} listens on http://{address}; hosts: {hosts}",
+            "lxdsched {version} listens on {address}; hosts: {hosts}",
             version=__version__,
-            address=f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}",
+            address=", ".join(self._reception.addresses),
             hosts=len(self._config.hosts),
             strategy=self._config.strategy,
             **({} if self._config.redis is None else {"redis": self._config.redis.shown}),
         )
-        if not ip_address(host).is_loopback:
-            self._log.warn(
-                "there is no access control: whoever reaches {interface} port {port} may schedule and see the fleet",
-                interface=host,
-                port=self.port,
-            )
+        self._reception.start()
+        self._remember()
         self._ledger.start()
         self._fleet.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
         gc.collect()
         gc.freeze()
+
+    def reload(self) -> None:
+        """Read again what may change while the daemon runs; the log says how that went."""
+        self._reception.reload()
 
     def stopService(self) -> Deferred[None]:  # noqa: N802
         """Take no new connection, answer what is in flight, then leave the fleet."""
@@ -119,22 +121,25 @@ class Daemon(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
-            self._port = None
-        await self._site.drain(self._config.stop_timeout)
+        await self._reception.stop(self._config.stop_timeout)
         await self._fleet.stop()
         await self._ledger.stop()
+        if self._keeper is not None:
+            await self._keeper.stop()
 
-    def _listen(self) -> None:
-        if self._port is not None:
-            return
+    def _remember(self) -> None:
+        # Here, and not before: by now twistd is the user who shall own what is written.
         try:
-            self._port = self._reactor.listenTCP(
-                self._config.port, cast(Any, self._site), interface=self._config.interface, backlog=1024
-            )
-        except CannotListenError as error:
-            raise SystemExit(f"lxdsched: cannot listen: {error}") from None
+            if self._keeper is not None:
+                self._keeper.start()
+        except StoreError as error:
+            raise SystemExit(f"lxdsched cannot start: {error}") from None
+
+    def _open(self) -> None:
+        try:
+            self._reception.open()
+        except ListenError as error:
+            raise SystemExit(f"lxdsched: {error}") from None
 
 
 def build(
@@ -150,11 +155,16 @@ def build(
     where twistd shall log.
     """
     random = SystemRandom()
-    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random)
+    keeper = None
+    if config.state_directory is not None:
+        keeper = Keeper(TrustFile(config.state_directory), reactor, reactor.callFromThread, wall)
+    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random, keeper=keeper)
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
-    metrics = Metrics(scheduler.snapshot, ledger)
+    expiry = Expiry((*config.certificates, *config.guard.certificates), reactor, wall)
+    crowd, watchers = Crowd(config.bounds, reactor.seconds), Crowd(config.bounds, reactor.seconds)
+    metrics = Metrics(scheduler.snapshot, ledger, lambda: expiry.certificates, (crowd, watchers))
     api = Api(
         scheduler,
         ledger,
@@ -162,8 +172,19 @@ def build(
         asked=lambda: fleet.asked and ledger.settled,
         clock=reactor.seconds,
         wall=wall,
+        certificates=lambda: expiry.certificates,
     )
-    return Daemon(config, fleet, ledger, BoundedSite(api.resource(), reactor), reactor=reactor, observer=observer)
+    reception = Reception(
+        config,
+        api.resource(),
+        crowd=crowd,
+        watchers=watchers,
+        failed=metrics.failed,
+        expiry=expiry,
+        reactor=reactor,
+        wall=wall,
+    )
+    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
@@ -184,16 +205,29 @@ def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
 
 
 def build_fleet(
-    hosts: Iterable[HostSettings], patience: Patience, counting: Counting, reactor: Reactor, random: Random
+    hosts: Iterable[HostSettings],
+    patience: Patience,
+    counting: Counting,
+    reactor: Reactor,
+    random: Random,
+    *,
+    keeper: Keeper | None = None,
 ) -> Fleet:
-    """Put a fleet together, each host with a client and a trust of its own."""
+    """Put a fleet together, each host with a client and a trust of its own. `keeper` remembers those met before."""
     contacts = Contacts(reactor)
     names = Names(reactor.callFromThread)
 
     def host(settings: HostSettings) -> Host:
-        trust = settings.trust or FirstUse(partial(_advise, settings.host))
-        client = HostClient(reactor, names, settings, trust, patience)
-        return Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        client = HostClient(reactor, names, settings, settings.trust or first_use(settings), patience)
+        made = Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
+        if settings.trust is None and keeper is not None:
+            keeper.watch(settings.url, made.reconsider)
+        return made
+
+    def first_use(settings: HostSettings) -> Trust:
+        if keeper is None:
+            return FirstUse(partial(_advise, settings.host))
+        return RememberedUse(keeper, settings.host, settings.url)
 
     return Fleet(map(host, hosts), reactor, patience.question)
 

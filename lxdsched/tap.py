@@ -18,6 +18,7 @@ from twisted.python.logfile import LogFile
 
 from lxdsched import logs
 from lxdsched.config import SETTINGS, Config, ConfigError, Sources, load
+from lxdsched.coredumps import forbid_core_dumps
 from lxdsched.plugins import strategies
 from lxdsched.service import Reactor, build
 
@@ -52,10 +53,12 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:  # noqa: N802
         """Read the whole configuration. SystemExit, with every fault on standard error, when it cannot be used."""
+        forbid_core_dumps()
         given = {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
+        user = None if self.parent is None else self.parent.get("uid")
         self.strategies = strategies()
         try:
-            self.config = load(Sources(given, os.environ, self["config"]), self.strategies)
+            self.config = load(Sources(given, os.environ, self["config"], user), self.strategies)
         except ConfigError as error:
             faults = "\n".join(f"  {fault}" for fault in error.faults)
             raise SystemExit(
@@ -70,6 +73,7 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
     # Deadlines, intervals and ages are to go on evenly when somebody sets the machine's clock.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
     reactor.callWhenRunning(_stop_once)
+    reactor.callWhenRunning(forbid_core_dumps)  # again: where twistd changes the user, the system forgets a part of it
     _open_files()
     config = options.config
     stream = _stream(options.parent or {})
@@ -78,7 +82,9 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
         signal.signal(signal.SIGUSR1, lambda *_: cast(Reactor, reactor).callFromThread(stream.rotate))
     observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
     wall = time.time  # noqa: TID251  # for the times that people see
-    return build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+    daemon = build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+    signal.signal(signal.SIGHUP, lambda *_: cast(Reactor, reactor).callFromThread(daemon.reload))
+    return daemon
 
 
 def _stop_once() -> None:

@@ -16,10 +16,8 @@ from ipaddress import ip_address
 from typing import Protocol
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
@@ -33,14 +31,18 @@ from zope.interface import implementer
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 
-_OPENSSL_REASONS = {
+OPENSSL_REASONS = {
+    3: "there is no revocation list of its issuer",
     7: "its signature is wrong",
     9: "it is not valid yet",
     10: "it has expired",
+    11: "the revocation list is not valid yet",
+    12: "the revocation list has expired",
     18: "it is self-signed and not the configured CA",
     19: "its chain ends in a CA that is not the configured one",
     20: "it was not issued by the configured CA",
     21: "it was not issued by the configured CA",
+    23: "it was revoked",
     24: "one of its issuers is not a CA",
     26: "it is not meant for servers",
 }
@@ -59,16 +61,27 @@ class CertificateRefused(SSL.Error):  # an SSL.Error, so that the TLS layer hand
         return self._message
 
 
+def describe(error: SSL.Error | crypto.Error) -> str:
+    """Say what OpenSSL has to say, for a person."""
+    if isinstance(error, CertificateRefused) or not (error.args and isinstance(error.args[0], list)):
+        return str(error)
+    return ", ".join(str(entry[-1]) for entry in error.args[0]) or type(error).__name__
+
+
 class IdentityError(ValueError):
     """A certificate, key or fingerprint of the configuration that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Our client certificate with its key. `fingerprint` is the SHA-256 of the certificate's DER, in hex."""
+    """A certificate of ours with its key. `fingerprint` is the SHA-256 of the certificate's DER, in hex.
+
+    `chain` are the authorities between it and one that the other side knows, the one that issued it first.
+    """
 
     certificate: x509.Certificate
     key: CertificateIssuerPrivateKeyTypes
+    chain: tuple[x509.Certificate, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -98,26 +111,8 @@ def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """Read the certificates of a PEM file. IdentityError when there is none."""
     try:
         return x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise IdentityError(f"holds no PEM certificate ({error})") from None
-
-
-def read_identity(certificate_pem: bytes, key_pem: bytes) -> Identity:
-    """Read a client certificate and its key. IdentityError when they cannot be read or do not belong together."""
-    certificate = read_certificates(certificate_pem)[0]
-    try:
-        key = load_pem_private_key(key_pem, password=None)
-    except TypeError:
-        raise IdentityError("the key is protected by a password; store it without one") from None
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise IdentityError(f"the key is not a PEM private key ({error})") from None
-    if _public(key.public_key()) != _public(certificate.public_key()):
-        raise IdentityError("the key does not belong to the certificate")
-    return Identity(certificate, key)  # type: ignore[arg-type]  # a key that fits a certificate can issue
-
-
-def _public(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
 
 
 class Trust(Protocol):
@@ -256,6 +251,7 @@ class HostPolicy:
         options = CertificateOptions(
             privateKey=identity and identity.key,  # type: ignore[arg-type]  # it takes cryptography's own, its hints are older
             certificate=identity and identity.certificate,  # type: ignore[arg-type]
+            extraCertChain=list(identity.chain) if identity and identity.chain else None,  # type: ignore[arg-type]
             raiseMinimumTo=TLSVersion.TLSv1_2 if older else TLSVersion.TLSv1_3,
         )
         self._context = options.getContext()
@@ -279,7 +275,7 @@ class HostPolicy:
 
     def _verify(self, _connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
         # OpenSSL calls once for every problem, then for each certificate from the root down to the leaf (depth 0).
-        problem = None if ok else _OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
+        problem = None if ok else OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
         if depth and problem and self._trust.chain:
             raise CertificateRefused(f"a certificate of its chain is refused, {depth} above its own: {problem}")
         if depth == 0:

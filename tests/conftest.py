@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import cast
 
@@ -12,7 +13,11 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 
 # The machines that run this are slow and noisy: how long a case takes proves nothing.
 hypothesis.settings.register_profile(
-    "lxdsched", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+    "lxdsched",
+    deadline=None,
+    max_examples=round(100 * float(os.environ.get("LXDSCHED_FUZZ_EXAMPLES") or 1)),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
 )
 hypothesis.settings.load_profile("lxdsched")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import cast
 
@@ -18,6 +19,7 @@ from lxdsched.scheduler import Scheduler
 from lxdsched.service import Reactor, build_fleet
 from lxdsched.strategies import BUILT_IN
 from lxdsched.tls import Identity, Pinned, Trust
+from lxdsched.trust.keeper import Keeper
 
 GIB = 1024**3
 
@@ -35,6 +37,14 @@ def the_reactor() -> Reactor:
     return cast(Reactor, reactor)
 
 
+def write_secret(path: Path, content: str | bytes) -> Path:
+    """Write a file that nobody else may read, whatever the umask; return it."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
 def pinned(fingerprint: str) -> Trust:
     """Trust exactly this certificate."""
     return Pinned(frozenset({fingerprint}))
@@ -47,15 +57,22 @@ def host_settings(url: str, pair: KeyPair, trust: Trust | None = None) -> HostSe
 
 @asynccontextmanager
 async def running_fleet(
-    hosts: Iterable[HostSettings], patience: Patience = BRISK, counting: Counting | None = None
+    hosts: Iterable[HostSettings],
+    patience: Patience = BRISK,
+    counting: Counting | None = None,
+    keeper: Keeper | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run a fleet of these hosts, and leave nothing of it behind."""
-    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1))
+    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1), keeper=keeper)
+    if keeper is not None:
+        keeper.start()
     fleet.start()
     try:
         yield fleet
     finally:
         await fleet.stop()
+        if keeper is not None:
+            await keeper.stop()
 
 
 async def only_view(fleet: Fleet) -> View:

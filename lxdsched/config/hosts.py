@@ -6,27 +6,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
-
+from lxdsched.certificates import Register
+from lxdsched.config.files import Files
+from lxdsched.config.pairs import load_pair, read_bundle
 from lxdsched.config.values import Fault, integer, size
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings
-from lxdsched.tls import (
-    Authority,
-    FirstUse,
-    HostPolicy,
-    Identity,
-    IdentityError,
-    Pinned,
-    Trust,
-    fingerprint,
-    read_certificates,
-    read_fingerprint,
-    read_identity,
-)
+from lxdsched.quoting import MOST_QUOTED, cut, quoted
+from lxdsched.tls import Authority, Identity, IdentityError, Pinned, Trust, fingerprint, read_fingerprint
 
 LXD_PORT = 8443
 """Where LXD listens unless told otherwise."""
@@ -48,6 +37,9 @@ _KEYS = frozenset(
 # Underscores are no letters of host names, and yet people have them in their names.
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 
+_MOST_NAME = 255
+"""Characters of the longest name in DNS."""
+
 T = TypeVar("T")
 Complain = Callable[[str], None]
 
@@ -64,11 +56,12 @@ class Defaults:
 
 @dataclass(slots=True)
 class HostReader:
-    """Reads host entries and keeps every fault; each file is read once, however many hosts share it."""
+    """Reads host entries, keeps every fault, and notes the certificates that are in use."""
 
     defaults: Defaults
+    files: Files
+    register: Register
     faults: list[str] = field(default_factory=list)
-    _files: dict[str, bytes | Fault] = field(default_factory=dict)
     _identities: dict[tuple[str, str], Identity | None] = field(default_factory=dict)
 
     def read(self, source: str, entries: object) -> tuple[HostSettings, ...]:
@@ -87,7 +80,8 @@ class HostReader:
         seen: dict[str, str] = {}
         for host in hosts:
             if host.url in seen:
-                self.faults.append(f"{source}: {host.host!r} is the same host as {seen[host.url]!r}, named twice")
+                one, other = quoted(host.host), quoted(seen[host.url])
+                self.faults.append(f"{source}: {one} is the same host as {other}, named twice")
             seen[host.url] = host.host
 
     def _entry(self, where: str, entry: object) -> HostSettings | None:
@@ -98,14 +92,15 @@ class HostReader:
             return None
         before = len(self.faults)
         for key in entry.keys() - _KEYS:
-            self.faults.append(f"{where}.{key}: is not a setting of a host; these are: {', '.join(sorted(_KEYS))}")
+            known = ", ".join(sorted(_KEYS))
+            self.faults.append(f"{where}.{cut(key, MOST_QUOTED)}: is not a setting of a host; these are: {known}")
         host = entry.get("host")
         if not isinstance(host, str) or not host:
             self.faults.append(f"{where}.host: must be the host's URL")
             return None
         url = self._value(f"{where}.host", address, host)
-        identity = self._identity(where, entry)
-        trust = self._trust(where, entry)
+        identity = self._identity(where, host, entry)
+        trust = self._trust(where, host, entry)
         percent = self._value(
             f"{where}.over_commit_percent",
             integer(1, 10_000),
@@ -126,7 +121,7 @@ class HostReader:
             self.faults.append(f"{where}: {fault}")
             return None
 
-    def _identity(self, where: str, entry: Mapping[str, object]) -> Identity | None:
+    def _identity(self, where: str, host: str, entry: Mapping[str, object]) -> Identity | None:
         paths = []
         for key, default in (("client_cert", self.defaults.client_cert), ("client_key", self.defaults.client_key)):
             path = entry.get(key, default)
@@ -138,19 +133,18 @@ class HostReader:
             return None
         certificate_path, key_path = paths
         if (certificate_path, key_path) not in self._identities:
-            self._identities[certificate_path, key_path] = self._pair(where, certificate_path, key_path)
-        return self._identities[certificate_path, key_path]
+            self._identities[certificate_path, key_path] = load_pair(
+                self.files,
+                self.faults,
+                certificate=(f"{where}.client_cert", certificate_path),
+                key=(f"{where}.client_key", key_path),
+            )
+        identity = self._identities[certificate_path, key_path]
+        if identity is not None:
+            self.register.note("client_cert", certificate_path, [identity.certificate, *identity.chain], host)
+        return identity
 
-    def _pair(self, where: str, certificate_path: str, key_path: str) -> Identity | None:
-        certificate = self._file(f"{where}.client_cert", certificate_path)
-        key = self._file(f"{where}.client_key", key_path)
-        if certificate is None or key is None:
-            return None
-        return self._value(
-            f"{where}.client_cert", lambda _: read_pair(certificate_path, certificate, key_path, key), certificate_path
-        )
-
-    def _trust(self, where: str, entry: Mapping[str, object]) -> Trust | None:
+    def _trust(self, where: str, host: str, entry: Mapping[str, object]) -> Trust | None:
         ways = [key for key in ("server_cert", "fingerprint", "ca") if key in entry]
         if len(ways) > 1:
             self.faults.append(f"{where}: {' and '.join(ways)} exclude each other, give one")
@@ -163,39 +157,17 @@ class HostReader:
         try:
             if key == "fingerprint":
                 return Pinned(frozenset({read_fingerprint(value)}))
-            pem = self._file(f"{where}.{key}", value)
-            if pem is None:
-                return None
-            certificates = read_certificates(pem)
+            certificates = read_bundle(value, self.files.read(value))
         except IdentityError as error:
-            self.faults.append(f"{where}.{key}: {value} {error}")
+            self.faults.append(f"{where}.{key}: {cut(value, MOST_QUOTED)} {error}")
             return None
-        return Authority(tuple(certificates)) if key == "ca" else Pinned(frozenset({fingerprint(certificates[0])}))
-
-    def _file(self, where: str, path: str) -> bytes | None:
-        if path not in self._files:
-            try:
-                self._files[path] = Path(path).read_bytes()
-            except (OSError, ValueError) as error:
-                self._files[path] = Fault(f"{path}: {getattr(error, 'strerror', None) or error}")
-        content = self._files[path]
-        if isinstance(content, Fault):
-            self.faults.append(f"{where}: {content}")
+        except Fault as fault:
+            self.faults.append(f"{where}.{key}: {fault}")
             return None
-        return content
-
-
-def read_pair(certificate_path: str, certificate: bytes, key_path: str, key: bytes) -> Identity:
-    """Read a certificate and its key, as we come with them. Fault when they cannot be used."""
-    try:
-        identity = read_identity(certificate, key)
-        HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
-    except SSL.Error as error:
-        why = ", ".join(entry[-1] for entry in error.args[0])
-        raise Fault(f"{certificate_path}: OpenSSL refuses it: {why}") from None
-    except IdentityError as error:
-        raise Fault(f"{certificate_path} with {key_path}: {error}") from None
-    return identity
+        if key == "server_cert":
+            return Pinned(frozenset({fingerprint(certificates[0])}))
+        self.register.note("ca", value, certificates, host)
+        return Authority(tuple(certificates))
 
 
 def address(host: str) -> str:
@@ -203,34 +175,38 @@ def address(host: str) -> str:
 
     `node-1` and `192.0.2.1:9443` are short for `https://node-1:8443` and `https://192.0.2.1:9443`.
     """
+    said = "its URL" if "@" in host else quoted(host)  # what is before an @ may be a password
     try:
         parts = urlsplit(host if "://" in host else f"//{host}", scheme="https")
         port = parts.port
     except ValueError as error:
-        raise Fault(f"{host!r} is not a URL: {error}") from None
+        why = "" if "@" in host else f": {cut(str(error), MOST_QUOTED)}"
+        raise Fault(f"{said} is not a URL{why}") from None
     if parts.scheme != "https":
-        raise Fault(f"{host!r}: LXD is reached over https only")
+        raise Fault(f"{said}: LXD is reached over https only")
     name = parts.hostname or ""
     if not name or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise Fault(f"{host!r} must be a host and a port alone, such as https://192.0.2.1:8443")
+        raise Fault(f"{said} must be a host and a port alone, such as https://192.0.2.1:8443")
     if port == 0:
-        raise Fault(f"{host!r}: there is no port 0")
+        raise Fault(f"{said}: there is no port 0")
     if port is None:
         port = HTTPS_PORT if "://" in host else LXD_PORT
     try:
         return f"https://{host_name(name)}:{port}"
     except Fault as fault:
-        raise Fault(f"{host!r} holds {fault}") from None
+        raise Fault(f"{said} holds {fault}") from None
 
 
 def host_name(name: str) -> str:
     """Return the name of a host as it is looked up: in ASCII, or an IPv6 address in brackets."""
+    if len(name) > _MOST_NAME:
+        raise Fault("a name that no host can have")
     try:
         if ":" in name and "%" not in name:
             return f"[{IPv6Address(name)}]"
         name = name.encode("idna").decode()
     except ValueError as error:  # UnicodeError is one
-        raise Fault(f"a name that no host can have ({error})") from None
+        raise Fault(f"a name that no host can have ({cut(str(error), MOST_QUOTED)})") from None
     if not _NAME.match(name):
         raise Fault("a name that no host can have")
     return name

@@ -3,68 +3,97 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from lxdsched.certificates import OurCertificate, Register
+from lxdsched.config.files import CREDENTIALS_VARIABLE, MOST_PATH, Files, toml_text
+from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
-from lxdsched.config.redis import ADDR_VARIABLE, RedisReader
+from lxdsched.config.listener import ListenerReader
+from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
+from lxdsched.config.state import state_directory, unremembered
 from lxdsched.config.values import Fault
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
+from lxdsched.listener.settings import Bounds, Listening
+from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
+from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
 
+
+MOST_FAULTS = 100
+"""Faults that are shown."""
+MOST_FAULT = 1000
+"""Characters of a fault that are shown."""
 
 FOREIGN_VARIABLES = frozenset({PREFIX + "ADDRESS", PREFIX + "FETCH_INTERVAL_SECOND"})
 """Variables of the shoes-lxd-multi server and of its own scheduler, which may be in the same environment."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file."""
+    """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file.
+
+    Each is one line of bounded length, and only the first of very many are kept.
+    """
 
     def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+        self.faults = [cut(one_line(fault), MOST_FAULT) for fault in faults[:MOST_FAULTS]]
+        if len(faults) > MOST_FAULTS:
+            self.faults.append(f"and {len(faults) - MOST_FAULTS} more")
+        super().__init__("\n".join(self.faults))
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path."""
+    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path.
+
+    `user` is the number of the user as whom the daemon will run, where that is not who reads the configuration.
+    """
 
     options: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     file: str | None = None
+    user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
 
-    Without `redis` this scheduler is the only one. `on_ledger_failure` is `answer` or `refuse`.
+    `certificates` are those of its files whose ends matter, but for those of `guard`, which `reread` reads again from
+    `reread_files`, with a ConfigError when it cannot be used. Without `redis` this scheduler is the only one.
+    `on_ledger_failure` is `answer` or `refuse`. Without `state_directory` nothing is remembered across restarts.
     """
 
     hosts: tuple[HostSettings, ...]
-    port: int
-    interface: str
     strategy: str
     allow_strategies: tuple[str, ...]
     patience: Patience
     counting: Counting
+    listening: Listening
+    bounds: Bounds
     reservation_ttl: float
     stop_timeout: float
     log_level: str
     log_format: str
     redis: RedisSettings | None = None
     on_ledger_failure: str = "answer"
+    guard: Guard = field(default_factory=Guard)
+    reread: Callable[[], Guard] = Guard
+    reread_files: tuple[Path, ...] = ()
+    state_directory: str | None = None
     warnings: tuple[str, ...] = ()
+    certificates: tuple[OurCertificate, ...] = ()
 
 
 def load(sources: Sources, strategies: Collection[str]) -> Config:
@@ -75,6 +104,23 @@ def load(sources: Sources, strategies: Collection[str]) -> Config:
     return _Loader(sources, strategies).load()
 
 
+def _reread(guard_files: GuardFiles, files: Files) -> Guard:
+    faults: list[str] = []
+    anew = files.again()
+    guard = guard_files.load(anew, faults)
+    if faults:
+        raise ConfigError(faults)
+    return replace(guard, warnings=tuple(anew.warnings))
+
+
+def find(sources: Sources, name: str) -> tuple[str, Any]:
+    """Read one setting, whatever is wrong with others: where it was found, and its value.
+
+    ConfigError when it, or the file it may be in, is faulty.
+    """
+    return _Loader(sources, ()).find(name)
+
+
 class _Loader:
     def __init__(self, sources: Sources, strategies: Collection[str]) -> None:
         self._sources = sources
@@ -82,6 +128,9 @@ class _Loader:
         self._faults: list[str] = []
         self._file: Mapping[str, object] = {}
         self._path = sources.file or sources.environment.get(CONFIG_VARIABLE) or None
+        credentials = sources.environment.get(CREDENTIALS_VARIABLE)
+        self._files = Files(credentials, allow_exposed=False, owner=sources.user)
+        self._register = Register()
 
     def load(self) -> Config:
         self._read_file()
@@ -89,15 +138,20 @@ class _Loader:
         values: dict[str, Any] = {name: value for name, (_, value) in given.items()}
         for name in ("strategy", "allow_strategies"):
             self._check_strategies(given[name][0], values[name])
+        self._files.allow_exposed = bool(values["allow_exposed_keys"])
+        self._guard_file()
         hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
-        redis = RedisReader(values, sources, self._faults).read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        reader = RedisReader(values, sources, self._files, self._register, self._faults)
+        redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
+        listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
+        listening, guard_files = listener.listening(), listener.guard_files()
+        guard = guard_files.load(self._files, self._faults)
+        state = state_directory(*given["state_directory"], self._sources.environment, self._faults)
         if self._faults:
             raise ConfigError(self._faults)
         return Config(
             hosts=hosts,
-            port=values["port"],
-            interface=values["interface"],
             strategy=values["strategy"],
             allow_strategies=values["allow_strategies"],
             patience=Patience(
@@ -115,28 +169,65 @@ class _Loader:
                 exempt=frozenset(values["exempt_statuses"]),
                 unlimited=Unlimited(values["unlimited_cpu"], values["unlimited_memory"]),
             ),
+            listening=listening,
+            bounds=Bounds(
+                body=values["max_body_size"],
+                head=values["max_header_size"],
+                sending=values["request_timeout"],
+                idle=values["idle_timeout"],
+                connections=values["max_connections"],
+                connections_per_peer=values["max_connections_per_peer"],
+                requests=values["max_requests"],
+                rate_per_peer=values["max_rate_per_peer"],
+            ),
             reservation_ttl=values["reservation_ttl"],
             stop_timeout=values["stop_timeout"],
             log_level=values["log_level"],
             log_format=values["log_format"],
             redis=redis,
             on_ledger_failure=values["on_ledger_failure"],
-            warnings=tuple(self._strays()),
+            guard=guard,
+            reread=partial(_reread, guard_files, self._files),
+            reread_files=guard_files.paths(self._files),
+            state_directory=state,
+            warnings=(*self._strays(), *self._files.warnings, *unremembered(hosts, state)),
+            certificates=self._register.all(),
         )
 
+    def find(self, name: str) -> tuple[str, object]:
+        self._parse_file()
+        (setting,) = (setting for setting in SETTINGS if setting.name == name)
+        unread = list(self._faults)
+        source, value = self._setting(setting)
+        if len(self._faults) > len(unread) or (value is None and unread):
+            raise ConfigError(self._faults)
+        return source, value
+
     def _read_file(self) -> None:
+        self._parse_file()
+        known = [setting.name for setting in SETTINGS]
+        strange = [key for key in self._file if key not in known]
+        for key in strange[:MOST_FAULTS]:
+            name = cut(key, MOST_QUOTED)
+            self._faults.append(f"{self._path}: {name}: is not a setting{meant(name, known)}")
+
+    def _parse_file(self) -> None:
         if self._path is None:
             return
         try:
-            self._file = tomllib.loads(Path(self._path).read_text(encoding="utf-8"))
-        except OSError as error:
-            self._faults.append(f"{self._path}: {error.strerror}")
+            self._file = tomllib.loads(toml_text(self._files.read(self._path)))
+        except Fault as fault:
+            self._faults.append(str(fault))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
             self._faults.append(f"{self._path}: not a TOML file: {error}")
-        known = [setting.name for setting in SETTINGS]
-        for key in self._file:
-            if key not in known:
-                self._faults.append(f"{self._path}: {key}: is not a setting{_meant(key, known)}")
+
+    def _guard_file(self) -> None:
+        """Refuse a file that others can read where it holds a password, whether that counts in the end or not."""
+        if self._path is not None and has_password(self._file.get("redis_url")):
+            try:
+                self._files.read_secret(self._path)
+            except Fault as fault:
+                self._faults.append(f"{fault} (redis_url has a password)")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""
@@ -157,14 +248,14 @@ class _Loader:
         if self._sources.environment.get(setting.variable, "").strip():
             return setting.variable, self._sources.environment[setting.variable]
         if setting.name in self._file:
-            return f"{self._path}: {setting.name}", self._file[setting.name]
+            return f"{cut(str(self._path), MOST_PATH)}: {setting.name}", self._file[setting.name]
         return setting.variable, setting.default
 
     def _check_strategies(self, source: str, names: object) -> None:
         for name in [names] if isinstance(names, str) else names if isinstance(names, tuple) else []:
             if name not in self._strategies:
                 known = ", ".join(sorted(self._strategies))
-                self._faults.append(f"{source}: {name!r} is not a strategy; these are: {known}")
+                self._faults.append(f"{source}: {quoted(name)} is not a strategy; these are: {known}")
 
     def _hosts(self, source: str, entries: object, values: Mapping[str, Any]) -> tuple[HostSettings, ...]:
         if entries is None:
@@ -183,6 +274,8 @@ class _Loader:
                 values["over_commit_percent"] or 100,
                 values["reserve_memory"] or 0,
             ),
+            self._files,
+            self._register,
             self._faults,
         )
         return reader.read(source, entries)
@@ -191,9 +284,5 @@ class _Loader:
         known = {setting.variable for setting in SETTINGS} | {CONFIG_VARIABLE}
         ours = {name for name in self._sources.environment if name.startswith(PREFIX)}
         strays = sorted(ours - known - FOREIGN_VARIABLES)
-        return [f"{name} is not a setting of lxdsched{_meant(name, sorted(known))}; ignored" for name in strays]
-
-
-def _meant(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]}?" if close else ""
+        shown = [cut(one_line(name), MOST_QUOTED) for name in strays[:MOST_FAULTS]]
+        return [f"{name} is not a setting of lxdsched{meant(name, sorted(known))}; ignored" for name in shown]

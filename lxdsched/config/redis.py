@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, unquote
 
-from lxdsched.config.hosts import host_name, read_pair
+from lxdsched.certificates import Register
+from lxdsched.config.files import Files
+from lxdsched.config.hosts import host_name
+from lxdsched.config.pairs import load_pair, read_bundle
 from lxdsched.config.values import Fault
 from lxdsched.ledger.settings import (
     REDIS_PORT,
@@ -21,7 +23,8 @@ from lxdsched.ledger.settings import (
     TcpAddress,
     UnixAddress,
 )
-from lxdsched.tls import Authority, Identity, IdentityError, SystemAuthority, read_certificates
+from lxdsched.quoting import quoted
+from lxdsched.tls import Authority, Identity, SystemAuthority
 
 ADDR_VARIABLE: Final = "REDIS_ADDR"
 """The environment variable of many programs that use Redis: `host:port`, as go-redis has it."""
@@ -31,6 +34,8 @@ _PORT = re.compile(r"[0-9]{1,5}\Z")
 _DATABASE = re.compile(r"[0-9]{1,9}\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+\Z")  # what a Sentinel lets a name be
 _MOST_PORT = 65535
+_MOST_SOCKET = 107
+"""Bytes that Linux lets the path of a Unix socket have (unix(7))."""
 
 T = TypeVar("T")
 
@@ -64,7 +69,7 @@ def parse_url(url: str) -> Place:
     if scheme == "unix":
         if servers or not path:
             raise Fault("must be unix:///PATH, with an absolute path")
-        return Place(scheme, (UnixAddress(_decoded("/" + path)),), account, None, _queried_database(query))
+        return Place(scheme, (_socket("/" + path),), account, None, _queried_database(query))
     if question:
         raise Fault("has a query, and only unix:///PATH has one")
     sentinel = scheme.endswith("+sentinel")
@@ -108,6 +113,13 @@ def _server(text: str, number: int, default_port: int) -> TcpAddress:
         raise Fault(f"{what} is not HOST:PORT") from None
 
 
+def _socket(path: str) -> UnixAddress:
+    decoded = _decoded(path)
+    if "\0" in decoded or len(decoded.encode("utf-8", "surrogateescape")) > _MOST_SOCKET:
+        raise Fault(f"has a path that no socket can have: it has more than {_MOST_SOCKET} bytes, or a NUL")
+    return UnixAddress(decoded)
+
+
 def _database(text: str) -> int:
     if not _DATABASE.match(text):
         raise Fault("names a database that is not a whole number")
@@ -118,9 +130,21 @@ def _queried_database(query: str) -> int:
     database = 0
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key != "db":
-            raise Fault(f"{key!r} is not known in a query, only db is")
+            raise Fault(f"{quoted(key)} is not known in a query, only db is")
         database = _database(value)
     return database
+
+
+def has_password(url: object) -> bool:
+    """Say whether what is set as `redis_url` has a password in it. What cannot be read may have one if it has an @."""
+    if isinstance(url, list):
+        return any(map(has_password, url))
+    if not isinstance(url, str):
+        return False
+    try:
+        return parse_url(url.strip()).account.password is not None
+    except Fault:
+        return "@" in url
 
 
 def parse_addr(text: str) -> TcpAddress:
@@ -132,12 +156,21 @@ def parse_addr(text: str) -> TcpAddress:
 
 
 class RedisReader:
-    """Reads what the settings say about Redis, and keeps every fault.
+    """Reads what the settings say about Redis, keeps every fault, and notes the certificates that are in use.
 
     `values` are the settings' values, `sources` where each was found; both have the same keys.
     """
 
-    def __init__(self, values: Mapping[str, Any], sources: Mapping[str, str], faults: list[str]) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        sources: Mapping[str, str],
+        files: Files,
+        register: Register,
+        faults: list[str],
+    ) -> None:
+        self._files = files
+        self._register = register
         self._values = values
         self._sources = sources
         self._faults = faults
@@ -175,6 +208,12 @@ class RedisReader:
             return None if address is None else Place("redis", (address,), Account(), None, 0)
         source = self._sources["redis_url"]
         urls = [url] if isinstance(url, str) else url
+        if source.startswith("--") and has_password(url):
+            self._faults.append(
+                f"{source}: has a password, which everyone on this machine sees in ps: give the URL by the environment "
+                "or the configuration file, or its password by redis_password_file"
+            )
+            return None
         if not isinstance(urls, list) or not urls or not all(isinstance(each, str) for each in urls):
             self._faults.append(f"{source}: is neither a URL nor a list of URLs")
             return None
@@ -193,7 +232,7 @@ class RedisReader:
             self._unused("redis_ca", "redis_cert", "redis_key", why="the Redis is not reached by rediss://")
             return None
         ca = self._values["redis_ca"]
-        trust = SystemAuthority() if ca is None else self._try(self._sources["redis_ca"], _authority, ca)
+        trust = SystemAuthority() if ca is None else self._try(self._sources["redis_ca"], self._authority, ca)
         identity = self._identity()
         return None if trust is None else RedisTls(trust, identity)
 
@@ -205,14 +244,15 @@ class RedisReader:
             if value is None:
                 self._faults.append(f"{self._sources[name]}: is missing, and {other} is set")
                 return None
-        contents = [
-            self._try(self._sources[name], _file, path)
-            for name, path in (("redis_cert", certificate), ("redis_key", key))
-        ]
-        if contents[0] is None or contents[1] is None:
-            return None
-        pem, key_pem = contents[0], contents[1]
-        return self._try(self._sources["redis_cert"], lambda _: read_pair(certificate, pem, key, key_pem), certificate)
+        identity = load_pair(
+            self._files,
+            self._faults,
+            certificate=(self._sources["redis_cert"], certificate),
+            key=(self._sources["redis_key"], key),
+        )
+        if identity is not None:
+            self._register.note("redis_cert", certificate, [identity.certificate, *identity.chain])
+        return identity
 
     def _server_account(self, place: Place | None) -> Account:
         account = Account() if place is None else place.account
@@ -221,7 +261,7 @@ class RedisReader:
             source = self._sources["redis_password_file"]
             if account.password is not None:
                 self._faults.append(f"{source}: the URL of the Redis has a password too, give one")
-            account = replace(account, password=self._try(source, _password, path))
+            account = replace(account, password=self._try(source, self._password, path))
         elif account.username is not None and account.password is None:
             self._faults.append(f"{self._sources['redis_url']}: has a user and no password")
         return account
@@ -235,7 +275,7 @@ class RedisReader:
             if user is not None:
                 self._faults.append(f"{self._sources['redis_sentinel_username']}: has no redis_sentinel_password_file")
             return Account()
-        return Account(user, self._try(self._sources["redis_sentinel_password_file"], _password, path))
+        return Account(user, self._try(self._sources["redis_sentinel_password_file"], self._password, path))
 
     def _unused(self, *names: str, why: str) -> None:
         self._faults.extend(
@@ -249,26 +289,16 @@ class RedisReader:
             self._faults.append(f"{source}: {fault}")
             return None
 
+    def _authority(self, path: str) -> Authority:
+        certificates = read_bundle(path, self._files.read(path))
+        self._register.note("redis_ca", path, certificates)
+        return Authority(tuple(certificates))
 
-def _file(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise Fault(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _authority(path: str) -> Authority:
-    try:
-        return Authority(tuple(read_certificates(_file(path))))
-    except IdentityError as error:
-        raise Fault(f"{path} {error}") from None
-
-
-def _password(path: str) -> str:
-    try:
-        password = _file(path).decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise Fault(f"{path}: is not UTF-8") from None
-    if not password or "\n" in password:
-        raise Fault(f"{path}: must hold one line, the password")
-    return password
+    def _password(self, path: str) -> str:
+        try:
+            password = self._files.read_secret(path).decode().removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError:
+            raise Fault(f"{path}: is not UTF-8") from None
+        if not password or "\n" in password:
+            raise Fault(f"{path}: must hold one line, the password")
+        return password

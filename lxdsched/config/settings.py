@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from lxdsched.config.endpoints import endpoint
 from lxdsched.config.values import (
     Reader,
     anything,
+    boolean,
     choice,
     integer,
     interface,
@@ -22,6 +24,7 @@ from lxdsched.config.values import (
     text,
     texts,
 )
+from lxdsched.listener.tls import Ask
 
 PREFIX: Final = "LXD_MULTI_SCHEDULER_"
 LOG_LEVELS: Final = ("DEBUG", "INFO", "WARN", "ERROR")
@@ -47,6 +50,8 @@ class Setting:
         """The default as people write it."""
         if isinstance(self.default, list):
             return ",".join(self.default) or "none"
+        if isinstance(self.default, bool):
+            return str(self.default).lower()
         if isinstance(self.default, float):
             return f"{self.default:g}"
         return "none" if self.default is None else str(self.default)
@@ -67,8 +72,23 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("client_cert", None, text, "client certificate (PEM file) for hosts that name none"),
     Setting("client_key", None, text, "key (PEM file) of client_cert"),
+    Setting("allow_exposed_keys", False, boolean, "whether keys and passwords may be in files that others can read"),
     Setting("port", 8080, integer(0, 65535), "TCP port to listen on; 0 takes any free one"),
     Setting("interface", "127.0.0.1", interface, "IP address to listen on; 0.0.0.0 or :: for all of the machine's"),
+    Setting("endpoint", None, endpoint, "Twisted endpoint to listen on instead: tcp:..., unix:PATH, systemd:..."),
+    Setting("tls_cert", None, text, "certificate (PEM file) for clients, with its issuers behind it; turns TLS on"),
+    Setting("tls_key", None, text, "key (PEM file) of tls_cert"),
+    Setting("tls_client_ca", None, text, "CAs (PEM file) of the clients that clients_file knows by names"),
+    Setting("tls_client_crl", None, text, "revocation lists (PEM file) of tls_client_ca"),
+    Setting(
+        "tls_client_auth",
+        None,
+        choice(*Ask),
+        "whether clients are asked for a certificate; without it, where clients_file knows any",
+    ),
+    Setting("metrics_access", "read", choice("read", "open"), "who may see /metrics: clients with that right, or all"),
+    Setting("metrics_endpoint", None, endpoint, "Twisted endpoint for health and metrics alone, open to all"),
+    Setting("clients_file", None, text, "TOML file with the clients, their rights and keys; turns access control on"),
     Setting(
         "over_commit_percent",
         100,
@@ -88,7 +108,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         seconds(1),
         "seconds for which an answer's capacity is kept for an instance that does not appear",
     ),
-    Setting("redis_url", None, anything, "the Redis that several schedulers share; a password in it shows in ps"),
+    Setting("redis_url", None, anything, "the Redis that several schedulers share; as an option without a password"),
     Setting("redis_password_file", None, text, "file with the password of the Redis, so that no URL needs it"),
     Setting("redis_ca", None, text, "CAs (PEM file) of a Redis at rediss://; without it the system's"),
     Setting("redis_cert", None, text, "client certificate (PEM file) for a Redis at rediss://"),
@@ -103,6 +123,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         choice("answer", "refuse"),
         "whether requests are answered, from what this scheduler knows alone, while Redis is away",
     ),
+    Setting(
+        "state_directory", None, text, "where hosts trusted on first use are remembered; without it a restart forgets"
+    ),
     Setting("connect_timeout", 2.0, seconds(0.05), "seconds for the TCP connection to a host"),
     Setting("host_timeout", 5.0, seconds(0.1), "seconds for a host's whole answer, from connecting to the last byte"),
     Setting("probe_interval", 1.0, seconds(0.05), "seconds until a failed host is asked again; doubled each time"),
@@ -112,6 +135,19 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("ping_interval", 5.0, seconds(0.1), "seconds between two signs of life of a host's event stream"),
     Setting("max_stale", 30.0, seconds(0), "seconds for which a host that cannot list is chosen from its last view"),
     Setting("max_answer_size", "32MiB", size_from(64 * 1024), "size at which a host's answer is cut off"),
+    Setting("max_body_size", "64KiB", size_from(1024), "size at which a request's body is refused"),
+    Setting("max_header_size", "16KiB", size_from(1024), "size at which a request's head is refused"),
+    Setting("request_timeout", 10.0, seconds(0.1), "seconds that a client has to send a request, or to take an answer"),
+    Setting("idle_timeout", 75.0, seconds(0.1), "seconds that a connection may wait for its next request"),
+    Setting("max_connections", 4096, integer(1, 1_000_000), "connections of clients at the same time"),
+    Setting("max_connections_per_peer", 1024, integer(1, 1_000_000), "connections of one address at the same time"),
+    Setting("max_requests", 2048, integer(1, 1_000_000), "requests that are being answered at the same time"),
+    Setting(
+        "max_rate_per_peer",
+        500,
+        integer(0, 1_000_000),
+        "requests and connections a second of one address before it is made to wait; 0 is no limit",
+    ),
     Setting("stop_timeout", 10.0, seconds(0), "seconds that requests in flight have to finish when the daemon stops"),
     Setting("log_level", "INFO", choice(*LOG_LEVELS), "least level that is logged", "LXD_MULTI_LOG_LEVEL"),
     Setting("log_format", "auto", choice("auto", "json", "text"), "auto is text on a terminal, JSON elsewhere"),

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from lxdsched.limits import LimitError, parse_size
 from lxdsched.model import MILLICORES
+from lxdsched.quoting import quoted
 
 Reader = Callable[[object], object]
 
@@ -22,6 +23,7 @@ class Fault(ValueError):  # noqa: N818
 
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}\Z")
+_MOST_BITS = 64
 MOST_SECONDS = 86_400
 """Seconds of the longest time span that makes sense in a setting: a day."""
 
@@ -33,12 +35,24 @@ def integer(least: int, most: int) -> Reader:
         if isinstance(value, str) and _WHOLE.match(value.strip()):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise Fault(f"is {value!r}, not a whole number")
+            raise Fault(f"is {quoted(value)}, not a whole number")
         if not least <= value <= most:
             raise Fault(f"is not between {least} and {most}")
         return value
 
     return read
+
+
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def boolean(value: object) -> bool:
+    """Read yes or no: a boolean, or a text in any case."""
+    if isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), value)
+    if not isinstance(value, bool):
+        raise Fault(f"is {value!r}, neither true nor false")
+    return value
 
 
 def seconds(least: float) -> Reader:
@@ -49,9 +63,9 @@ def seconds(least: float) -> Reader:
             try:
                 value = float(value)
             except ValueError:
-                raise Fault(f"is {value!r}, not a number of seconds") from None
+                raise Fault(f"is {quoted(value)}, not a number of seconds") from None
         if not isinstance(value, int | float) or isinstance(value, bool) or value != value:  # noqa: PLR0124  # NaN
-            raise Fault(f"is {value!r}, not a number of seconds")
+            raise Fault(f"is {quoted(value)}, not a number of seconds")
         if not least <= value <= MOST_SECONDS:
             raise Fault(f"is not between {least:g} and {MOST_SECONDS} seconds")
         return float(value)
@@ -74,9 +88,11 @@ def size_from(least: int) -> Reader:
 def size(value: object) -> int:
     """Read an amount of memory: bytes, or a text with LXD's suffixes."""
     if isinstance(value, int) and not isinstance(value, bool):
+        if value.bit_length() > _MOST_BITS:
+            raise Fault("is beyond all numbers")
         value = str(value)
     if not isinstance(value, str):
-        raise Fault(f"is {value!r}, not a size such as 2GiB")
+        raise Fault(f"is {quoted(value)}, not a size such as 2GiB")
     try:
         return parse_size(value.strip())
     except LimitError as error:
@@ -90,21 +106,21 @@ def millicores(value: object) -> int:
     except InvalidOperation:
         cores = None
     if cores is None or not cores.is_finite() or not 0 <= cores <= 65536:  # noqa: PLR2004
-        raise Fault(f"is {value!r}, not a number of cores")
+        raise Fault(f"is {quoted(value)}, not a number of cores")
     return math.ceil(cores * MILLICORES)
 
 
 def text(value: object) -> str:
     """Read a text that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise Fault(f"is {value!r}, not a text")
+        raise Fault(f"is {quoted(value)}, not a text")
     return value
 
 
 def key_prefix(value: object) -> str:
     """Read what keys in Redis begin with: braces decide where a cluster keeps a key, and are ours to set."""
     if any(character in "{}" or not character.isprintable() for character in text(value)):
-        raise Fault(f"is {value!r}: braces and control characters are not allowed")
+        raise Fault(f"is {quoted(value)}: braces and control characters are not allowed")
     return text(value)
 
 
@@ -113,7 +129,7 @@ def interface(value: object) -> str:
     try:
         return str(ip_address(text(value).strip().strip("[]")))
     except ValueError:
-        raise Fault(f"is {value!r}, not an IP address such as 127.0.0.1 or ::") from None
+        raise Fault(f"is {quoted(value)}, not an IP address such as 127.0.0.1 or ::") from None
 
 
 def choice(*names: str) -> Reader:
@@ -123,7 +139,7 @@ def choice(*names: str) -> Reader:
         for name in names:
             if isinstance(value, str) and value.strip().lower() == name.lower():
                 return name
-        raise Fault(f"is {value!r}, not one of {', '.join(names)}")
+        raise Fault(f"is {quoted(value)}, not one of {', '.join(names)}")
 
     return read
 
@@ -133,7 +149,7 @@ def texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list) or not all(isinstance(part, str) and part for part in value):
-        raise Fault(f"is {value!r}, not a list of texts")
+        raise Fault(f"is {quoted(value)}, not a list of texts")
     return tuple(value)
 
 

@@ -160,6 +160,10 @@ class HostClient:
         """Drop every connection to the host, at once."""
         self._connections.abort()
 
+    def distrust(self) -> None:
+        """Drop every connection, the stream included: each was made to somebody who is not trusted any more."""
+        self._connections.abort_all()
+
     async def close(self) -> None:
         """Drop every connection, and wait until they are gone."""
         self.abort()

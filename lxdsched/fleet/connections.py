@@ -59,6 +59,11 @@ class Connections:
         for connection in list(self.open):
             connection.abortConnection()
 
+    def abort_all(self) -> None:
+        """Drop every connection at once, the streams too."""
+        for connection in [*self.open, *self.streams]:
+            connection.abortConnection()
+
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:

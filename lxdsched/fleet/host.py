@@ -150,6 +150,12 @@ class Host:
             self._late = True
             self._show()
 
+    def reconsider(self) -> None:
+        """Meet the host anew: another certificate than before is trusted now, or none."""
+        self._client.distrust()
+        if not self._stopped:
+            self._turns.rest_anew(self._random.uniform(0, SOON))
+
     async def _until(self, event: int) -> None:
         if not self.live:
             await self._question.join()

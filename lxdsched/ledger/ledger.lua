@@ -83,14 +83,22 @@ local function values(key, fields)
   return found
 end
 
+-- A record, nil where somebody else has left what is none.
+local function decoded(text)
+  local readable, said = pcall(cjson.decode, text or '')
+  if readable and type(said) == 'table' and type(said.host) == 'string' and type(said.demand) == 'table' then
+    return said
+  end
+end
+
 -- Forget a reservation; returns its host, or nil when there is none. One that cannot be read is none of ours.
 local function drop(id)
   redis.call('ZREM', ENDS, id)
   redis.call('HDEL', SEEN, id)
   local text = redis.call('HGET', RECORDS, id)
   redis.call('HDEL', RECORDS, id)
-  local readable, said = pcall(cjson.decode, text or '')
-  if not readable or type(said) ~= 'table' or type(said.host) ~= 'string' or type(said.demand) ~= 'table' then
+  local said = decoded(text)
+  if not said then
     return nil
   end
   local request = said.demand.request_id
@@ -166,7 +174,9 @@ local function claims(host, shown)
     if expires and tonumber(expires) > now and not seen_here then
       cpu, memory = cpu + tonumber(its_cpu), memory + tonumber(its_memory)
       if promised == 'true' then
-        promises[#promises + 1] = cjson.decode(text).demand.pool
+        local said = decoded(text)
+        local pool = said and said.demand.pool
+        promises[#promises + 1] = type(pool) == 'table' and pool or {} -- of any kind, where it does not say which
       end
     end
   end
@@ -186,8 +196,9 @@ local function reserve()
   if request ~= '' then
     local earlier = redis.call('HGET', REQUESTS, request)
     local text = earlier and redis.call('HGET', RECORDS, earlier)
-    if text and tonumber(string.match(text, HEAD) or '0') > now then
-      touch(cjson.decode(text).host) -- so that the answer shows it
+    local said = text and tonumber(string.match(text, HEAD) or '0') > now and decoded(text)
+    if said then
+      touch(said.host) -- so that the answer shows it
       return 'known', earlier
     end
     redis.call('HDEL', REQUESTS, request)

@@ -28,6 +28,7 @@ __all__ = ["Link", "LinkError"]
 
 T = TypeVar("T")
 
+_PORT = re.compile(r"[0-9]{1,5}")
 _LONGEST_CONNECT = 60.0
 """Seconds after which Twisted gives up a connection by itself: the deadlines here come before."""
 
@@ -310,7 +311,5 @@ def _owner(moved: ErrorReply, here: Address | None) -> TcpAddress | None:
     if not host and isinstance(here, TcpAddress):
         host = here.host
     return (
-        TcpAddress(host.strip("[]"), int(port))
-        if host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
-        else None
+        TcpAddress(host.strip("[]"), int(port)) if host and _PORT.fullmatch(port) and 0 < int(port) < 1 << 16 else None
     )

@@ -12,6 +12,10 @@ from lxdsched.ledger import records
 from lxdsched.ledger.picture import Picture
 from lxdsched.ledger.records import Entry, HostState, RecordError, Reply
 from lxdsched.model import Instance, Reservation
+from lxdsched.quoting import quoted
+
+MOST_ODD = 1000
+"""Records that cannot be read which are remembered, so that each is complained of once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +83,23 @@ class Mirror:
         for gone in {each.id for each in self._picture.on(state.host)} - set(there):
             self._picture.drop(gone)
         for entry in state.entries:
-            known = self._picture.get(entry.id) or self._take_in(entry, time)
+            known = self._picture.get(entry.id) or self._take_in(entry, state.host, time)
             if known is not None and entry.label is not None:
                 self._mark(known, entry.label)
             elif known is not None and self._picture.marked_at(known.id) is not None:
                 self._picture.unsettle(known.id)  # its instance was found to be an older one's
         self._picture.arrange(state.host, there)
 
-    def _take_in(self, entry: Entry, time: int) -> Reservation | None:
+    def _take_in(self, entry: Entry, host: str, time: int) -> Reservation | None:
         now = self._clock.seconds()
         try:
             made = records.read(entry, now, time)
+            if made.host != host:
+                raise RecordError(f"reservation {quoted(entry.id)} is listed on another host than its own")
         except RecordError as error:
             if entry.id not in self._odd:
+                if len(self._odd) == MOST_ODD:
+                    self._odd.clear()
                 self._odd.add(entry.id)
                 self._log.error("the shared ledger holds what is not ours: {error}", error=str(error))
             return None

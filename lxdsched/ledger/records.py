@@ -13,10 +13,17 @@ from typing import Any
 import msgspec
 
 from lxdsched.model import Demand, InstanceType, Kind, Reservation, Resources
+from lxdsched.quoting import cut, quoted
+
+_MOST_SAID = 200
+"""Characters of what is wrong, which may quote what was found."""
 
 KEYS = ("state", "records", "seen", "hosts", "changed", "ends", "requests", "released")
 """The names of the keys behind the prefix, in the order in which the script wants them."""
 
+_MOST_AMOUNT = 1 << 63
+_MOST_RECORD = 1 << 20
+"""Bytes of a record, which names thousands of hosts at most."""
 _MOST_TIME = 1 << 44
 """Milliseconds since the epoch that are beyond all times: some five hundred years."""
 
@@ -108,7 +115,7 @@ def read_reply(said: Any) -> Reply:
                     host.decode(),
                     int(since),
                     [
-                        Entry(each[0].decode(), bytes(each[1]), each[2].decode() or None)
+                        Entry(each[0].decode(), _bytes(each[1]), each[2].decode() or None)
                         for each in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
                     ],
                 )
@@ -118,8 +125,15 @@ def read_reply(said: Any) -> Reply:
         if not 0 <= reply.time <= _MOST_TIME or (reply.outcome == "joined" and reply.founded > reply.time):
             raise ValueError("it is at another time")
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
-        raise RecordError(f"the ledger's script has answered what it never answers ({error})") from None
+        why = cut(str(error), _MOST_SAID)
+        raise RecordError(f"the ledger's script has answered what it never answers ({why})") from None
     return reply
+
+
+def _bytes(said: object) -> bytes:
+    if not isinstance(said, bytes):
+        raise TypeError("a record is no text")
+    return said
 
 
 def kind(pool: Kind | None) -> bytes:
@@ -139,11 +153,16 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
     RecordError when it is not one.
     """
     try:
+        if len(entry.record) > _MOST_RECORD:
+            raise ValueError("it is too long")
         said = msgspec.json.decode(entry.record, type=_Record)
         if not 0 <= said.created <= said.expires <= _MOST_TIME:
             raise ValueError("it is of another time")
-    except ValueError as error:  # msgspec's errors are such
-        raise RecordError(f"the record of reservation {entry.id} cannot be read: {error}") from None
+        if not (0 <= said.cpu < _MOST_AMOUNT and 0 <= said.memory < _MOST_AMOUNT):
+            raise ValueError("it claims what nobody has")
+    except (ValueError, RecursionError) as error:  # msgspec's errors are such
+        why = cut(str(error), _MOST_SAID)
+        raise RecordError(f"the record of reservation {quoted(entry.id)} cannot be read: {why}") from None
     resources = Resources(said.cpu, said.memory)
     pool = None if said.demand.pool is None else Kind(said.demand.pool.resource_type, said.demand.pool.image_alias)
     place = said.candidates.index(said.host) + 1 if said.host in said.candidates else 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lxdsched.certificates import OurCertificate
 from lxdsched.model import (
     MILLICORES,
     Code,
@@ -41,8 +42,7 @@ class Moment:
 
     def show(self, seconds: float) -> str:
         """Write a time of the clock as a time of day."""
-        moment = datetime.fromtimestamp(self.wall - self.clock + seconds, UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return _time(datetime.fromtimestamp(self.wall - self.clock + seconds, UTC))
 
     def age(self, view: View) -> float | None:
         """Say how many seconds ago a host was listed; None when it never was."""
@@ -86,8 +86,8 @@ def refusal(refused: Refusal, ignored: Sequence[str], *, degraded: bool) -> ApiE
     )
 
 
-def hosts(views: Sequence[View], now: Moment) -> dict[str, Any]:
-    """Say what is known of every host."""
+def hosts(views: Sequence[View], certificates: Iterable[OurCertificate], now: Moment) -> dict[str, Any]:
+    """Say what is known of every host, and when the certificates end that are in use."""
     states = Counter(view.state.value for view in views)
     return {
         "hosts": [_host(view, now) for view in views],
@@ -96,6 +96,18 @@ def hosts(views: Sequence[View], now: Moment) -> dict[str, Any]:
             "schedulable": sum(view.schedulable for view in views),
             "by_state": dict(sorted(states.items())),
         },
+        "certificates": [_certificate(each, datetime.fromtimestamp(now.wall, UTC)) for each in certificates],
+    }
+
+
+def _certificate(certificate: OurCertificate, now: datetime) -> dict[str, Any]:
+    return {
+        "use": certificate.use,
+        "file": certificate.file,
+        "fingerprint": certificate.fingerprint,
+        "expires_at": _time(certificate.expires),
+        "days_left": certificate.days_left(now),
+        "state": certificate.state(now),
     }
 
 
@@ -194,3 +206,7 @@ def cores(millicores: int) -> int | float:
 
 def _exclusions(excluded: Mapping[str, Exclusion]) -> dict[str, dict[str, str]]:
     return {host: {"reason": why.reason.value, "message": why.message} for host, why in excluded.items()}
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

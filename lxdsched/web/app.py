@@ -14,11 +14,15 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from lxdsched.access import Right
+from lxdsched.certificates import OurCertificate
 from lxdsched.ledger.book import LedgerUnavailableError
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
-from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable
+from lxdsched.web.access import require
+from lxdsched.web.description import describe
+from lxdsched.web.errors import ApiError, internal_error, invalid_request, ledger_unavailable, not_found
 from lxdsched.web.requests import read_schedule
 from lxdsched.web.site import BoundedRequest
 
@@ -35,6 +39,10 @@ class Scheduler(Protocol):
         self, demand: Demand, strategy: str | None = None, *, dry_run: bool = False
     ) -> Placement | Refusal:
         """Choose a host, and claim it unless it is a dry run."""
+
+    @property
+    def strategies(self) -> Sequence[str]:
+        """The names of the strategies that a request may ask for."""
 
     async def survey(self) -> Sequence[View]:
         """Say what is known of the hosts after asking them."""
@@ -71,25 +79,36 @@ class Ledger(Protocol):
         """Give one back. False when there is none."""
 
 
-def _json(handler: Handler) -> Callable[..., Awaitable[bytes]]:
-    """Turn what a handler returns, None for nothing, or the ApiError it raises, into the answer."""
+def _serve(right: Right | None, kind: str = "application/json") -> Callable[[Handler], Callable[..., Awaitable[bytes]]]:
+    """Serve who has a right, None for everybody, with a handler.
 
-    @wraps(handler)
-    async def answer(api: Api, request: BoundedRequest, **names: str) -> bytes:
-        try:
-            said = await handler(api, request, **names)
-            return request.prepare(204, b"") if said is None else request.prepare(200, msgspec.json.encode(said))
-        except ApiError as error:
-            return request.prepare_error(error)
+    What that returns, None for nothing, bytes of some `kind`, or what JSON is made of, or the ApiError that it raises,
+    becomes the answer.
+    """
 
-    return answer
+    def serve(handler: Handler) -> Callable[..., Awaitable[bytes]]:
+        @wraps(handler)
+        async def answer(api: Api, request: BoundedRequest, **names: str) -> bytes:
+            try:
+                if right is not None:
+                    require(request.caller, right)
+                said = await handler(api, request, **names)
+                if said is None:
+                    return request.prepare(204, b"")
+                return request.prepare(200, said if isinstance(said, bytes) else msgspec.json.encode(said), kind)
+            except ApiError as error:
+                return request.prepare_error(error)
+
+        return answer
+
+    return serve
 
 
 class Api:
     """The HTTP API over a scheduler and its ledger, and its metrics.
 
     `asked` tells whether every host has been asked once. `clock` is the one by which views and reservations are dated,
-    `wall` the time of day, both in seconds.
+    `wall` the time of day, both in seconds. `certificates` are those of ours that are in use.
     """
 
     _app = Klein()
@@ -103,6 +122,7 @@ class Api:
         asked: Callable[[], bool],
         clock: Callable[[], float],
         wall: Callable[[], float],
+        certificates: Callable[[], Sequence[OurCertificate]] = tuple,
     ) -> None:
         self._scheduler = scheduler
         self._ledger = ledger
@@ -110,13 +130,15 @@ class Api:
         self._asked = asked
         self._clock = clock
         self._wall = wall
+        self._certificates = certificates
+        self._description = describe(scheduler.strategies)
 
     def resource(self) -> IResource:
         """Return the resource to serve."""
         return self._app.resource()
 
     @_app.route("/schedule", methods=["POST"])
-    @_json
+    @_serve(Right.SCHEDULE)
     async def schedule(self, request: BoundedRequest) -> dict[str, Any]:
         """Choose a host for an instance."""
         began = self._clock()
@@ -161,19 +183,20 @@ class Api:
         return self._own_up(answer)
 
     @_app.route("/hosts", methods=["GET"])
-    @_json
+    @_serve(Right.READ)
     async def hosts(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002  # Klein's form
         """Show every host as a request would see it now."""
-        return self._own_up(answers.hosts(await self._scheduler.survey(), self._now()))
+        views = await self._scheduler.survey()
+        return self._own_up(answers.hosts(views, self._certificates(), self._now()))
 
     @_app.route("/reservations", methods=["GET"])
-    @_json
+    @_serve(Right.READ)
     async def reservations(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Show what answers have claimed."""
         return self._own_up(answers.reservations(await self._ledger.reservations(), self._now()))
 
     @_app.route("/reservations/<reservation_id>", methods=["DELETE"])
-    @_json
+    @_serve(Right.SCHEDULE)
     async def release(self, request: BoundedRequest, reservation_id: str) -> None:
         """Give back what an answer has claimed."""
         request.notes.update(reservation=reservation_id)
@@ -185,19 +208,19 @@ class Api:
             raise ApiError(404, "not_found", "there is no such reservation, or it has expired")
 
     @_app.route("/scheduled-resources", methods=["GET"])
-    @_json
+    @_serve(Right.READ)
     async def scheduled_resources(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Show what answers have claimed and is not seen yet, as shoes-lxd-multi's own scheduler does."""
         return answers.scheduled_resources(await self._ledger.reservations(), self._now())
 
     @_app.route("/healthz", methods=["GET"])
-    @_json
+    @_serve(None)
     async def healthz(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Say that the process answers."""
         return {"status": "ok"}
 
     @_app.route("/readyz", methods=["GET"])
-    @_json
+    @_serve(None)
     async def readyz(self, request: BoundedRequest) -> dict[str, Any]:  # noqa: ARG002
         """Say whether the fleet has been looked at and can be scheduled on."""
         views = self._scheduler.snapshot()
@@ -212,9 +235,16 @@ class Api:
         return self._own_up({"status": status, "hosts": len(views), "schedulable": schedulable})
 
     @_app.route("/metrics", methods=["GET"])
-    def metrics(self, request: IRequest) -> bytes:
+    @_serve(Right.READ, METRICS_TYPE)
+    async def metrics(self, request: BoundedRequest) -> bytes:  # noqa: ARG002
         """Show the metrics to Prometheus."""
-        return cast(BoundedRequest, request).prepare(200, self._metrics.render(), METRICS_TYPE)
+        return self._metrics.render()
+
+    @_app.route("/openapi.json", methods=["GET"])
+    @_serve(Right.READ)
+    async def description(self, request: BoundedRequest) -> bytes:  # noqa: ARG002
+        """Show the description of all this."""
+        return self._description
 
     def _own_up(self, answer: dict[str, Any]) -> dict[str, Any]:
         """Say so where we answer without knowing what other replicas have claimed."""
@@ -231,8 +261,7 @@ class Api:
 
     @_app.handle_errors(HTTPException)
     def _not_found(self, request: IRequest, failure: Failure) -> bytes:  # noqa: ARG002
-        error = ApiError(404, "not_found", "there is nothing at this path")
-        return cast(BoundedRequest, request).prepare_error(error)
+        return cast(BoundedRequest, request).prepare_error(not_found())
 
     @_app.handle_errors(Exception)
     def _broken(self, request: IRequest, failure: Failure) -> bytes:

@@ -1,7 +1,8 @@
 """One client's connection: what a client may do to it, and how it ends.
 
-Requests are bounded while they arrive: a body that is too long, or a request that takes too long to send, is answered
-at once and the rest of it is thrown away. What is not HTTP at all gets a JSON error too.
+Requests are bounded while they arrive: a head or body that is too long, or a request that takes too long to send, is
+answered at once and the rest of it is thrown away. What is not HTTP at all gets a JSON error too. A client that asks
+too often is heard again when its time has come, and one that does not take its answer is dropped.
 """
 
 from __future__ import annotations
@@ -9,19 +10,26 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, Request
 
+from lxdsched.access import Shown
+from lxdsched.listener.admission import address_of
+from lxdsched.listener.crowd import Crowd, Guest, peer_address
+from lxdsched.listener.settings import Bounds
+from lxdsched.listener.tls import shown_certificate
+from lxdsched.listener.turns import Turns
 from lxdsched.web.errors import ApiError, invalid_request
+from lxdsched.web.ids import new_id
 
-MOST_BODY = 64 * 1024
-"""Bytes that a request's body may have."""
-TIME_TO_SEND = 10.0
-"""Seconds that a client has to send a request, from its first byte to its last."""
 LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
+
+SHAKING_HANDS = 0.002
+"""Seconds of our time that a TLS handshake takes."""
 
 GRACE = 0.5
 """Seconds that a new connection has to send its first request when the daemon stops."""
@@ -36,11 +44,14 @@ class Owner(Protocol):
     reactor: IReactorTime
     stopping: bool
     channels: set[Channel]
+    bounds: Bounds
+    crowd: Crowd
+    turns: Turns
 
-    def refused(self, channel: Channel, error: ApiError) -> None:
+    def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Take note that a request was refused before it had come in."""
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel, reason: Failure) -> None:
         """Take note that a connection is gone."""
 
     def report(self, failure: Failure, path: bytes) -> None:
@@ -58,41 +69,91 @@ class Channel(HTTPChannel):
         self._used = False  # whether a request has come in whole
         self._retiring = False
         self._deadline: IDelayedCall | None = None
+        self._unheard = False  # while it is new, and has to wait
+        self._begun = False  # whether a byte of a request has come in
+        self._unread: IDelayedCall | None = None  # while an answer is not taken
+        self._ending: IDelayedCall | None = None
+        self._held: tuple[IDelayedCall, Request | None] | None = None  # while it has to wait
+        self._guest: Guest | None = None
+        self.peer = ""  # what its address counts as
+        self.problem: str | None = None  # what speaks against the chain of the client's certificate
+        self._certificate: Shown | None = None
+        self._looked = False
 
     @property
     def tcp(self) -> ITCPTransport:
         """The connection itself, TLS or not."""
         return cast(ITCPTransport, self.transport)
 
+    def certificate(self) -> Shown | None:
+        """Return the certificate that the client has shown and proven to own; None for none."""
+        if not self._looked:
+            self._looked = True
+            self._certificate = shown_certificate(self.transport)
+        return self._certificate
+
     def connectionMade(self) -> None:  # noqa: N802
         """Begin to count this connection."""
-        self.site.channels.add(self)
+        site = self.site
+        self.totalHeadersSize = self.MAX_LENGTH = site.bounds.head
+        site.channels.add(self)
+        host = address_of(self.tcp.getPeer())
+        self.peer = peer_address(host) if host else ""
+        self._guest = site.crowd.join(self.peer, self._drop)
         super().connectionMade()
+        self._deadline = self.callLater(site.bounds.sending, self._silent)
+        wait = site.crowd.patience(self._guest)
+        if wait or self._secure:
+            self._unheard = True
+            self._networkProducer.pauseProducing()
+        if wait:
+            self._held = self.callLater(wait, self._hear), None
+        elif self._secure:
+            self._begin()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Count it no more."""
         self._hurry(None)
+        for call in (self._unread, self._ending, self._held and self._held[0]):
+            if call is not None and call.active():
+                call.cancel()
+        if self._held is not None and self._held[1] in self.requests:
+            self.requests.remove(self._held[1])  # it was answered
         super().connectionLost(reason)
-        self.site.lost(self)
+        if self._guest is not None:
+            self.site.crowd.leave(self._guest)
+            self._guest = None
+        self.site.lost(self, reason)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take bytes of a request; its first one starts the clock."""
         if self._refused:
             self.resetTimeout()
             return
-        if not self._handlingRequest and (self._deadline is None or self._retiring):
+        if not self._handlingRequest and (self._deadline is None or self._retiring or not self._begun):
             self._retiring = False
-            self._hurry(TIME_TO_SEND)
+            self._begun = True
+            self._hurry(self.site.bounds.sending)
         super().dataReceived(data)
 
     def lineReceived(self, line: bytes) -> None:  # noqa: N802
         """Take a line of a request's head."""
         if self._refused:
             return
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            self.refuse(self._head_too_large())
+            return
         try:
             super().lineReceived(line)
         except ValueError:  # a Content-Length of more digits than a number may have
             self._respondToBadRequestAndDisconnect()
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802
+        """Take a header, unless there are too many."""
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self.refuse(self._head_too_large())
+            return False
+        return bool(super().headerReceived(line))
 
     def rawDataReceived(self, data: bytes) -> None:  # noqa: N802
         """Take bytes of a request's body."""
@@ -101,8 +162,8 @@ class Channel(HTTPChannel):
 
     def allHeadersReceived(self) -> None:  # noqa: N802
         """Refuse a body that is declared too long before a byte of it is asked for."""
-        if self.length is not None and self.length > MOST_BODY:
-            self.refuse(too_large())
+        if self.length is not None and self.length > self.site.bounds.body:
+            self.refuse(self.body_too_large())
         else:
             super().allHeadersReceived()
 
@@ -116,7 +177,46 @@ class Channel(HTTPChannel):
             self.tcp.abortConnection()
             return
         self._used = True
+        if self._guest is not None:
+            self.site.crowd.ask(self._guest)
         super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:  # noqa: N802
+        """Go on with the next request, at once or when this client may ask again."""
+        guest = self._guest
+        if self.persistent and guest is not None and (wait := self.site.crowd.patience(guest)):
+            # As long as this one is not done, nothing more is read than a buffer's worth.
+            self._held = self.callLater(wait, self._hear), request
+        else:
+            self._done(request)
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """Give the client some time to take what it was answered."""
+        if self._unread is None:
+            self._unread = self.callLater(self.site.bounds.sending, self._drop)
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """Take note that the answers are on their way."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resumeProducing()
+        if self._unheard:
+            self._networkProducer.pauseProducing()
+
+    def timeoutConnection(self) -> None:  # noqa: N802
+        """Close a connection that has waited for a request for long enough."""
+        self.loseConnection()
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close the connection when what is written has been taken, or when there was time enough for that."""
+        if self._ending is None:
+            self._ending = self.callLater(self.site.bounds.sending, self._drop)
+        super().loseConnection()
+        if isinstance(self.transport, TLSMemoryBIOProtocol) and self.transport.transport is not None:
+            # The other side of TLS should say farewell too; it need not be waited for.
+            self.transport.transport.loseConnection()
 
     def refuse(self, error: ApiError) -> None:
         """Answer a request that has not come in whole, and take nothing more from this client."""
@@ -124,15 +224,17 @@ class Channel(HTTPChannel):
             return
         self._refused = True
         self._hurry(None)
-        self.site.refused(self, error)
+        request_id = new_id()
+        self.site.refused(self, error, request_id)
         body = error.body()
         transport = self.tcp
         transport.write(
-            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (error.status, phrase(error.status), len(body), body)
+            b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\n"
+            b"Cache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+            % (error.status, phrase(error.status), request_id.encode(), len(body), body)
         )
         transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave
-        if ISSLTransport.providedBy(transport):
+        if isinstance(transport, TLSMemoryBIOProtocol):
             transport.loseConnection()
         else:
             # Closing now, with bytes of the request unread, would reset the connection under the answer.
@@ -146,19 +248,62 @@ class Channel(HTTPChannel):
         """
         if self._handlingRequest:
             self.persistent = False
+            if self._held is not None:
+                self._held[0].reset(0)
         elif self._deadline is None and self._used:
             self.loseConnection()
-        elif self._deadline is None:
+        elif self._deadline is None or not self._begun:
             # Just connected: its first request may be on its way.
             self._retiring = True
+            self._hurry(None)
             self._deadline = self.callLater(GRACE, self.loseConnection)
+
+    def body_too_large(self) -> ApiError:
+        """Say that a body is longer than it may be."""
+        return ApiError(413, "request_too_large", f"the body is longer than {_size(self.site.bounds.body)}")
 
     def lineLengthExceeded(self, line: bytes) -> None:  # noqa: ARG002, N802
         """Refuse a line of a request's head that does not end."""
-        self._respondToBadRequestAndDisconnect()
+        self.refuse(self._head_too_large())
+
+    def _head_too_large(self) -> ApiError:
+        most = f"{_size(self.site.bounds.head)} or {self.maxHeaders} lines"
+        return ApiError(431, "headers_too_large", f"the request's head is longer than {most}")
 
     def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802  # Twisted's hook for what is not HTTP
         self.refuse(invalid_request("this is not an HTTP request that can be read"))
+
+    def _hear(self) -> None:
+        """Go on with a client that had to wait."""
+        if self._held is None:
+            return
+        _, request = self._held
+        self._held = None
+        if request is not None:
+            self._done(request)
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Hear a new connection: with TLS when it is its peer's turn, because a handshake takes time of ours."""
+        if self._secure:
+            self.site.turns.ask(self.peer, self._listen, SHAKING_HANDS)
+        else:
+            self._listen()
+
+    def _listen(self) -> None:
+        if self._guest is not None:
+            self._unheard = False
+            self._networkProducer.resumeProducing()
+
+    @property
+    def _secure(self) -> bool:
+        return isinstance(self.transport, TLSMemoryBIOProtocol)
+
+    def _done(self, request: Request) -> None:
+        if self._guest is not None and self.persistent:
+            self.site.crowd.rest(self._guest)
+        super().requestDone(request)
 
     def _hurry(self, seconds: float | None) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -167,7 +312,16 @@ class Channel(HTTPChannel):
 
     def _late(self) -> None:
         self._deadline = None
-        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {TIME_TO_SEND:g} s to send"))
+        seconds = self.site.bounds.sending
+        self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
+
+    def _silent(self) -> None:
+        # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
+        self._deadline = None
+        self.loseConnection()
+
+    def _drop(self) -> None:
+        self.tcp.abortConnection()
 
 
 def phrase(status: int) -> bytes:
@@ -175,6 +329,5 @@ def phrase(status: int) -> bytes:
     return _PHRASES.get(status) or HTTPStatus(status).phrase.encode()
 
 
-def too_large() -> ApiError:
-    """Say that a body is longer than it may be."""
-    return ApiError(413, "request_too_large", f"the body is longer than {MOST_BODY // 1024} KiB")
+def _size(amount: int) -> str:
+    return f"{amount // 1024} KiB" if amount % 1024 == 0 else f"{amount} bytes"

@@ -36,6 +36,11 @@ def invalid_request(message: str) -> ApiError:
     return ApiError(400, "invalid_request", message)
 
 
+def not_found() -> ApiError:
+    """Say that there is no such path."""
+    return ApiError(404, "not_found", "there is nothing at this path")
+
+
 def internal_error() -> ApiError:
     """Say that we failed; the log says how."""
     return ApiError(500, "internal_error", "lxdsched failed to answer this; its log says why")
@@ -44,3 +49,8 @@ def internal_error() -> ApiError:
 def ledger_unavailable(message: str) -> ApiError:
     """Say that nothing may be promised now; another replica, or the same one in a moment, may answer."""
     return ApiError(503, "ledger_unavailable", message, headers={"Retry-After": "1"})
+
+
+def overloaded() -> ApiError:
+    """Say that as many requests are being answered as may be at the same time."""
+    return ApiError(503, "overloaded", "too many requests at the same time", headers={"Retry-After": "1"})

@@ -7,19 +7,26 @@ one that is not known is ignored and reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from lxdsched.limits import LimitError, parse_size
 from lxdsched.model import MILLICORES, Demand, InstanceType, Kind, Resources
+from lxdsched.quoting import cut
 from lxdsched.web.errors import ApiError, invalid_request
 
 MEBIBYTE = 1024**2
 MOST_CORES = 1_000_000
 MOST_MEMORY = 2**63 - 1
 MOST_TEXT = 256
+MOST_TARGETS = 4096
+"""Hosts that a request may name: what is said of each in the answer is much longer than its name."""
+MOST_IGNORED = 32
+"""Ignored fields that the answer names."""
+MOST_NAME = 64
+"""Characters of an ignored field's name that the answer shows."""
 
 _REQUIREMENTS = "instance_requirements"
 _COMMON = frozenset(
@@ -42,7 +49,7 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "i386": "i686", "armhf"
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRequest:
-    """A request, read. `ignored` are the paths of fields that are not known."""
+    """A request, read. `ignored` are the paths of fields that are not known, the first of them where there are many."""
 
     demand: Demand
     strategy: str | None
@@ -76,7 +83,12 @@ def read_schedule(body: bytes) -> ScheduleRequest:
     dry_run = top.get("dry_run")
     if dry_run is not None and not isinstance(dry_run, bool):
         raise _wrong("dry_run", "true or false", dry_run)
-    return ScheduleRequest(demand, _text(top.get("strategy"), "strategy"), bool(dry_run), tuple(ignored))
+    return ScheduleRequest(demand, _text(top.get("strategy"), "strategy"), bool(dry_run), _named(ignored))
+
+
+def _named(ignored: Sequence[str]) -> tuple[str, ...]:
+    shown = [cut(name, MOST_NAME) for name in ignored[:MOST_IGNORED]]
+    return (*shown, f"... and {len(ignored) - MOST_IGNORED} more") if len(ignored) > MOST_IGNORED else tuple(shown)
 
 
 def _json(body: bytes) -> object:
@@ -139,6 +151,8 @@ def _targets(value: object) -> frozenset[str] | None:
         return None
     if not isinstance(value, list):
         raise _wrong("target_hosts", "an array of hosts", value)
+    if len(value) > MOST_TARGETS:
+        raise invalid_request(f"target_hosts: must not name more than {MOST_TARGETS} hosts")
     for number, host in enumerate(value):
         if _text(host, f"target_hosts[{number}]") is None:
             raise _wrong(f"target_hosts[{number}]", "a text", host)

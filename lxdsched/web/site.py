@@ -1,4 +1,4 @@
-"""Serves all connections: hands requests to their routes, logs each, and ends without losing one.
+"""Serves all connections: hands the requests of those who may ask to their routes, logs each, and ends in order.
 
 When the daemon stops, idle connections close, requests in flight finish, and later ones on the same connections are
 told so. Every failure is JSON, that of no route as well.
@@ -7,10 +7,13 @@ told so. Every failure is JSON, that of no route as well.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from io import BytesIO
-from typing import Any, BinaryIO
+from time import thread_time
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -18,11 +21,16 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
-from lxdsched.web.channel import MOST_BODY, Channel, phrase, too_large
-from lxdsched.web.errors import ApiError, internal_error, invalid_request
-
-IDLE = 75.0
-"""Seconds that a connection may wait for its next request."""
+from lxdsched.access import Client, Shown
+from lxdsched.listener.admission import address_of
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.settings import Bounds
+from lxdsched.listener.turns import Turns
+from lxdsched.tls import CertificateRefused, describe
+from lxdsched.web.access import Gate
+from lxdsched.web.channel import Channel, phrase
+from lxdsched.web.errors import ApiError, internal_error, invalid_request, not_found, overloaded
+from lxdsched.web.ids import HEADER, request_id
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
@@ -30,7 +38,8 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 _NO_CONTENT = 204
 _OWN_FAULTS = 500
 
-_QUIET = frozenset({b"/healthz", b"/readyz"})
+HEALTH = frozenset({b"/healthz", b"/readyz"})
+"""What is answered to everybody and at any time, and is not worth a line of the log."""
 
 
 class BoundedRequest(Request):
@@ -46,6 +55,9 @@ class BoundedRequest(Request):
         super().__init__(channel, *args, **kwargs)
         self.notes: dict[str, object] = {}
         self.received_at: float | None = None
+        self.id = ""
+        self.caller: Client | None = None  # who asks; None where that does not matter
+        self._counted: BoundedSite | None = None  # whose requests in flight this one is among
 
     def gotLength(self, length: int | None) -> None:  # noqa: ARG002, N802
         """Keep the body in memory: it is small, whatever its length is said to be."""
@@ -53,8 +65,8 @@ class BoundedRequest(Request):
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
         """Take a piece of the body, unless it makes the body too long."""
-        if self.content.tell() + len(data) > MOST_BODY:
-            self.channel.refuse(too_large())
+        if self.content.tell() + len(data) > self.channel.site.bounds.body:
+            self.channel.refuse(self.channel.body_too_large())
         else:
             super().handleContentChunk(data)
 
@@ -63,8 +75,24 @@ class BoundedRequest(Request):
         return self.content.read()
 
     def process(self) -> None:
-        """Hand the request to its route, unless it cannot be routed at all."""
-        self.received_at = self.channel.site.reactor.seconds()
+        """Answer the request when it is its client's turn."""
+        site = cast(BoundedSite, self.channel.site)
+        self.received_at = site.reactor.seconds()
+        site.turns.ask(self.channel.peer, self._answer)
+
+    def _answer(self) -> None:
+        """Hand the request to its route, unless it may not or cannot be, or nobody waits for it any more."""
+        if self._disconnected:
+            return
+        try:
+            self._route()
+        except Exception:
+            self.channel.site.report(Failure(), self.path)
+            self.answer_error(internal_error())
+
+    def _route(self) -> None:
+        site = cast(BoundedSite, self.channel.site)
+        self.id = request_id(self.getHeader(HEADER.encode()))
         try:
             self.method.decode("ascii")
             unquote_to_bytes(self.path).decode("utf-8")
@@ -73,10 +101,49 @@ class BoundedRequest(Request):
             return
         if match := _ABSOLUTE.match(self.path):
             self.path = match[1] or b"/"
+        if site.paths is not None and self.path not in site.paths:
+            self.answer_error(not_found())
+            return
         if not self.path.startswith(b"/"):
             self.answer_error(invalid_request("the path of the request does not begin with a slash"))
             return
+        try:
+            self.caller = site.gate.client(self)
+        except ApiError as error:
+            self.answer_error(error)
+            return
+        if self.caller is not None:
+            self.notes.update(caller=self.caller.name)
+        if self.path not in HEALTH:
+            if site.in_flight >= site.bounds.requests:
+                self.answer_error(overloaded())
+                return
+            site.in_flight += 1
+            self._counted = site
         super().process()
+
+    def headers(self, name: bytes) -> list[bytes]:
+        """Return all values of a header."""
+        return list(self.requestHeaders.getRawHeaders(name, ()))
+
+    def certificate(self) -> Shown | None:
+        """Return the certificate of its connection."""
+        return self.channel.certificate()
+
+    def finish(self) -> None:
+        """End the answer."""
+        self._ended()
+        super().finish()
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802
+        """Take note that nobody waits for the answer any more."""
+        self._ended()
+        super().connectionLost(reason)
+
+    def _ended(self) -> None:
+        if self._counted is not None:
+            self._counted.in_flight -= 1
+            self._counted = None
 
     def getRequestHostname(self) -> bytes:  # noqa: N802
         """Route by the path alone: whatever a client writes into its Host header, this is the host."""
@@ -97,6 +164,8 @@ class BoundedRequest(Request):
     def prepare_error(self, error: ApiError) -> bytes:
         """Set status and headers for an error; return its body."""
         self.notes.setdefault("code", error.code)
+        if self.channel is not None:
+            cast(BoundedSite, self.channel.site).failed(error.code)
         if error.status < _OWN_FAULTS:
             self.notes.setdefault("reason", error.message)
         for name, value in error.headers.items():
@@ -107,25 +176,48 @@ class BoundedRequest(Request):
         """Set status and headers for a body; return what is to be written of it."""
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
+        self.setHeader(HEADER, self.id)
         if status != _NO_CONTENT:
             self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
-        if self.channel is not None and self.channel.site.stopping:
-            self.channel.persistent = False
-            self.setHeader(b"Connection", b"close")
+        if self.channel is not None:
+            if self.channel.site.stopping:
+                self.channel.persistent = False
+            if not self.channel.persistent:
+                self.setHeader(b"Connection", b"close")
         return b"" if self.method == b"HEAD" else body
 
 
 class BoundedSite(Site):
-    """Serves a resource on bounded connections, logs a line for every request, and stops without losing one."""
+    """Serves a resource on bounded connections, logs a line for every request, and stops without losing one.
+
+    With `paths` there is nothing but those. `failed` is told the code of every error that is answered.
+    """
 
     protocol = Channel  # type: ignore[assignment]  # HTTP/2 is not offered, so no channel to choose
     noisy = False
     _log = Logger()
 
-    def __init__(self, resource: IResource, reactor: IReactorTime) -> None:
-        super().__init__(resource, BoundedRequest, timeout=IDLE, reactor=reactor, parsePOSTFormSubmission=False)
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        *,
+        bounds: Bounds,
+        crowd: Crowd,
+        gate: Gate,
+        paths: frozenset[bytes] | None = None,
+        failed: Callable[[str], None] = lambda _code: None,
+    ) -> None:
+        super().__init__(resource, BoundedRequest, timeout=bounds.idle, reactor=reactor, parsePOSTFormSubmission=False)
+        self.bounds = bounds
+        self.crowd = crowd
+        self.gate = gate
+        self.paths = paths
+        self.failed = failed
+        self.turns = Turns(reactor, thread_time)
+        self.in_flight = 0
         self.stopping = False
         self.channels: set[Channel] = set()
         self._drained: Deferred[None] | None = None
@@ -134,36 +226,56 @@ class BoundedSite(Site):
         """Log one line for a request that was answered."""
         seconds = 0.0 if request.received_at is None else self.reactor.seconds() - request.received_at
         self._log.emit(
-            LogLevel.debug if request.path in _QUIET else LogLevel.info,
+            LogLevel.debug if request.path in HEALTH else LogLevel.info,
             "{method} {path} {status}",
             method=request.method.decode("ascii", "replace"),
             path=request.path.decode("utf-8", "replace"),
             status=request.code,
             milliseconds=round(seconds * 1000, 2),
-            client=_host(request.getClientAddress()),
+            client=address_of(request.getClientAddress()),
+            request_id=request.id,
             **request.notes,
         )
 
-    def refused(self, channel: Channel, error: ApiError) -> None:
+    def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Log a request that was refused before it had come in."""
+        self.failed(error.code)
         self._log.info(
             "refused a request: {reason}",
             reason=error.message,
             code=error.code,
             status=error.status,
-            client=_host(channel.getPeer()),
+            client=address_of(channel.getPeer()),
+            request_id=request_id,
         )
+
+    def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
+        """Offer HTTP/1.1 alone to clients of TLS, whatever else is installed."""
+        return [b"http/1.1"]
 
     def report(self, failure: Failure, path: bytes) -> None:
         """Log a failure of ours."""
         self._log.failure("answering {path} broke", failure, path=path.decode("utf-8", "replace"))
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: Channel, reason: Failure) -> None:
         """Take note that a connection is gone."""
+        if reason.check(SSL.Error):
+            known = isinstance(reason.value, CertificateRefused)
+            self._log.emit(
+                LogLevel.info if known else LogLevel.debug,
+                "TLS with a client failed: {reason}",
+                reason=describe(cast(SSL.Error, reason.value)),
+                client=address_of(channel.getPeer()),
+            )
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def renew(self) -> None:
+        """Have every connection be another one soon: idle ones end now, others after their request."""
+        for channel in list(self.channels):
+            channel.retire()
 
     async def drain(self, seconds: float) -> None:
         """End all connections: idle ones now, others after their request, and whatever is left after `seconds`."""
@@ -183,7 +295,3 @@ class BoundedSite(Site):
         self._log.warn("dropping {count} connections that did not end in time", count=len(self.channels))
         for channel in list(self.channels):
             channel.tcp.abortConnection()
-
-
-def _host(address: object) -> str:
-    return str(getattr(address, "host", ""))

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.conformance import conforms
+
 BIN = Path(sys.executable).parent
 TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "lxdsched"]
 LXDSCHED = str(BIN / "lxdsched")
@@ -87,8 +89,13 @@ class Running:
 
 
 @contextmanager
-def run(command: Sequence[str], environment: Mapping[str, str], directory: Path | None = None) -> Iterator[Running]:
-    """Run a program; it has ended when this is left."""
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    directory: Path | None = None,
+    descriptors: Sequence[int] = (),
+) -> Iterator[Running]:
+    """Run a program, which gets some of our open files; it has ended when this is left."""
     process = subprocess.Popen(
         command,
         env=dict(environment),
@@ -97,6 +104,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], directory: Path 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=descriptors,
         bufsize=0,
     )
     running = Running(process)
@@ -116,13 +124,18 @@ def daemon(
     *options: str,
     directory: Path | None = None,
     within: Sequence[str] = (),
+    logfile: Path | None = None,
     **environment: str,
 ) -> Iterator[Daemon]:
-    """Run `twistd lxdsched` on these hosts, listening; by the command `within` that leads elsewhere."""
+    """Run `twistd lxdsched` on these hosts, listening; by the command `within` that leads elsewhere.
+
+    What it logs goes to `logfile`, where that is given: there is room for more there than in a pipe that nobody reads.
+    """
+    logging = [] if logfile is None else [f"--logfile={logfile}"]
     settings = clean_environment(
         LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=str(port := free_port()), **environment
     )
-    with run([*within, *TWISTD, *options], settings, directory) as running:
+    with run([*within, *TWISTD[:-1], *logging, TWISTD[-1], *options], settings, directory) as running:
         if within:
             running.wait_for("listens on")
         else:
@@ -138,14 +151,17 @@ class Daemon:
     port: int
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Ask once; return the status and the JSON answer."""
+        """Ask once; return the status and the JSON answer, which must be as the daemon describes it."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            answer = json.loads(response.read())
         finally:
             connection.close()
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        conforms(method, path, response.status, headers, answer)
+        return response.status, answer
 
     def schedule(self, cores: int = 1, memory: int = 1024, **more: object) -> tuple[int, Any]:
         """Ask for a place in the documented form; memory in MiB."""

@@ -74,7 +74,7 @@ async def lied_to(fleet: Fleet, truthful: str) -> View:
     assert honest.allocation.resources == Resources(3000, 3 * GIB)
     placed = await decided(fleet, demand(targets=frozenset({truthful})))
     assert isinstance(placed, Placement)
-    msgspec.json.encode(hosts([liar, honest], Moment(1.0, 1.0)))
+    msgspec.json.encode(hosts([liar, honest], [], Moment(1.0, 1.0)))
     assert len(liar.reason or "") <= 1000
     assert "broke something" not in (liar.reason or "")
     if liar.schedulable:

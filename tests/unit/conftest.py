@@ -43,6 +43,11 @@ def configure(
     return load(Sources(options or {}, given | environment, str(file) if file else None), STRATEGIES)
 
 
+def warnings(config: Config) -> list[str]:
+    """Return what a configuration warns of, but for hosts whose certificates a restart forgets."""
+    return [warning for warning in config.warnings if "on first use" not in warning]
+
+
 def faults(hosts: object, **more: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         configure(hosts, **more)

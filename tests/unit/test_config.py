@@ -21,7 +21,8 @@ def test_the_servers_own_json_is_enough(entry: dict[str, Any], pair: KeyPair) ->
     assert (host.host, host.url) == ("https://192.0.2.1:8443", "https://192.0.2.1:8443")
     assert host.identity.fingerprint == pair.fingerprint
     assert host.trust is None
-    assert (config.port, config.interface, config.strategy) == (8080, "127.0.0.1", "least-allocated")
+    assert config.listening.endpoint == "tcp:8080:interface=127.0.0.1:backlog=1024"
+    assert config.strategy == "least-allocated"
 
 
 def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Path, entry: dict[str, Any]) -> None:
@@ -34,7 +35,8 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Pa
         LXD_MULTI_SCHEDULER_PORT="2222",
         LXD_MULTI_SCHEDULER_INTERFACE="::",
     )
-    assert (config.port, config.interface, config.strategy) == (3333, "::", "balanced")
+    assert config.listening.endpoint == "tcp6:3333:interface=\\:\\::backlog=1024"
+    assert config.strategy == "balanced"
 
 
 def test_the_file_may_hold_everything(tmp_path: Path, paths: tuple[str, str], pair: KeyPair) -> None:
@@ -80,7 +82,9 @@ def test_the_file_may_hold_everything(tmp_path: Path, paths: tuple[str, str], pa
 
 
 def test_an_empty_variable_is_not_set(entry: dict[str, Any]) -> None:
-    assert configure([entry], LXD_MULTI_SCHEDULER_PORT="", LXD_MULTI_LOG_LEVEL=" ").port == 8080
+    assert configure([entry], LXD_MULTI_SCHEDULER_PORT="", LXD_MULTI_LOG_LEVEL=" ").listening.endpoint.startswith(
+        "tcp:8080:"
+    )
 
 
 def test_every_fault_is_found_at_once_and_names_its_key(tmp_path: Path, entry: dict[str, Any]) -> None:
@@ -126,7 +130,8 @@ def test_files_that_hold_something_else_are_faults(entry: dict[str, Any], tmp_pa
 
 
 def test_a_variable_that_looks_like_ours_and_is_not_is_a_warning(entry: dict[str, Any]) -> None:
-    config = configure([entry], LXD_MULTI_SCHEDULER_PROT="1", LXD_MULTI_SCHEDULER_ADDRESS="2")
+    pinned = entry | {"fingerprint": "ab" * 32}
+    config = configure([pinned], LXD_MULTI_SCHEDULER_PROT="1", LXD_MULTI_SCHEDULER_ADDRESS="2")
     assert config.warnings == (
         "LXD_MULTI_SCHEDULER_PROT is not a setting of lxdsched, did you mean LXD_MULTI_SCHEDULER_PORT?; ignored",
     )

@@ -14,7 +14,8 @@ from lxdsched.config.values import Fault
 from lxdsched.ledger.settings import Account, RedisSettings, RedisTls, TcpAddress, UnixAddress
 from lxdsched.sandbox.certs import make_authority
 from lxdsched.tls import Authority, SystemAuthority
-from tests.unit.conftest import configure, faults
+from tests.support import write_secret
+from tests.unit.conftest import configure, faults, warnings
 
 URL = "LXD_MULTI_SCHEDULER_REDIS_URL"
 
@@ -97,7 +98,7 @@ def test_what_is_wrong_with_a_url_is_said_without_the_password(url: str, fault: 
 
 
 def test_nothing_that_is_shown_has_a_password(entry: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "pw").write_text("hunter2\n")
+    write_secret(tmp_path / "pw", "hunter2\n")
     config = configure(
         [entry],
         LXD_MULTI_SCHEDULER_REDIS_SENTINEL_PASSWORD_FILE=str(tmp_path / "pw"),
@@ -122,7 +123,7 @@ def test_it_is_shown_as_a_url(url: str, shown: str, entry: dict[str, Any]) -> No
 
 def test_the_file_may_hold_several_urls(entry: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "lxdsched.toml"
-    file.write_text('redis_url = ["redis://:pw@a/1", "redis://:pw@b:7/1"]\n')
+    write_secret(file, 'redis_url = ["redis://:pw@a/1", "redis://:pw@b:7/1"]\n')
     assert redis(configure([entry], file=file)) == RedisSettings(
         (TcpAddress("a"), TcpAddress("b", 7)), account=Account(None, "pw"), database=1
     )
@@ -141,7 +142,7 @@ def test_the_file_may_hold_several_urls(entry: dict[str, Any], tmp_path: Path) -
 )
 def test_urls_that_do_not_agree_are_a_fault(value: str, fault: str, entry: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "lxdsched.toml"
-    file.write_text(f"redis_url = {value}\n")
+    write_secret(file, f"redis_url = {value}\n")
     assert faults([entry], file=file) == [f"{file}: redis_url: {fault}"]
 
 
@@ -178,8 +179,8 @@ def test_a_url_for_an_address_is_told_where_it_belongs(entry: dict[str, Any]) ->
 
 
 def test_passwords_come_from_files(entry: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "servers").write_text("pässword \r\n")
-    (tmp_path / "sentinels").write_text("other")
+    write_secret(tmp_path / "servers", "pässword \r\n")
+    write_secret(tmp_path / "sentinels", "other")
     config = configure(
         [entry],
         LXD_MULTI_SCHEDULER_REDIS_PASSWORD_FILE=str(tmp_path / "servers"),
@@ -193,8 +194,7 @@ def test_passwords_come_from_files(entry: dict[str, Any], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"hunter2\nhunter3\n", b"\xff\n"])
 def test_a_password_file_holds_one_line(content: bytes, entry: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "pw"
-    path.write_bytes(content)
+    path = write_secret(tmp_path / "pw", content)
     (found,) = faults([entry], LXD_MULTI_SCHEDULER_REDIS_PASSWORD_FILE=str(path), REDIS_ADDR="a:1")
     assert found.startswith(f"LXD_MULTI_SCHEDULER_REDIS_PASSWORD_FILE: {path}: ")
     assert "hunter" not in found
@@ -202,8 +202,9 @@ def test_a_password_file_holds_one_line(content: bytes, entry: dict[str, Any], t
 
 def test_all_that_is_wrong_is_found_at_once(entry: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "lxdsched.toml"
-    (tmp_path / "pw").write_text("hunter2\n")
-    file.write_text(
+    write_secret(tmp_path / "pw", "hunter2\n")
+    write_secret(
+        file,
         f"""
         redis_url = "redis://:hunter2@a"
         redis_password_file = "{tmp_path}/pw"
@@ -213,7 +214,7 @@ def test_all_that_is_wrong_is_found_at_once(entry: dict[str, Any], tmp_path: Pat
         redis_timeout = 0.001
         redis_prefix = "fleet{{1}}"
         on_ledger_failure = "panic"
-        """
+        """,
     )
     assert faults([entry], file=file) == [
         f"{file}: redis_timeout: is not between 0.01 and 86400 seconds",
@@ -278,7 +279,7 @@ def test_files_that_hold_something_else_are_faults(
         LXD_MULTI_SCHEDULER_REDIS_URL="rediss://a",
     )
     assert len(found) == 2
-    assert found[0].startswith(f"LXD_MULTI_SCHEDULER_REDIS_CA: {empty} holds no PEM certificate")
+    assert found[0].startswith(f"LXD_MULTI_SCHEDULER_REDIS_CA: {empty}: is empty")
     assert found[1] == f"LXD_MULTI_SCHEDULER_REDIS_CERT: {tmp_path}/no.crt: No such file or directory"
 
 
@@ -297,7 +298,7 @@ def test_a_certificate_comes_with_its_key(entry: dict[str, Any], paths: tuple[st
         LXD_MULTI_SCHEDULER_REDIS_KEY=paths[0],
         LXD_MULTI_SCHEDULER_REDIS_URL="rediss://a",
     )
-    assert wrong.startswith(f"LXD_MULTI_SCHEDULER_REDIS_CERT: {paths[0]} with {paths[0]}: the key is not a PEM private")
+    assert wrong.startswith(f"LXD_MULTI_SCHEDULER_REDIS_KEY: {paths[0]}: holds a certificate and no private key")
 
 
 @pytest.mark.parametrize(
@@ -306,3 +307,47 @@ def test_a_certificate_comes_with_its_key(entry: dict[str, Any], paths: tuple[st
 def test_no_url_breaks_it(garbage: str) -> None:
     with pytest.raises(Fault):
         parse_url(garbage)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:hunter2@a", "rediss://joe:hunter2@a", "redis://:hun/ter2@a", "unix://:hunter2@/s"]
+)
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(url: str, entry: dict[str, Any]) -> None:
+    (found,) = faults([entry], options={"redis-url": url})
+    assert found.startswith("--redis-url: has a password, which everyone on this machine sees in ps: ")
+    assert "hun" not in found
+
+
+def test_a_url_without_a_password_may_be_on_the_command_line(entry: dict[str, Any], tmp_path: Path) -> None:
+    file = write_secret(tmp_path / "pw", "hunter2")
+    config = configure([entry], options={"redis-url": "redis://joe@a", "redis-password-file": str(file)})
+    assert redis(config).account == Account("joe", "hunter2")
+
+
+@pytest.mark.parametrize("name", ["redis_password_file", "redis_sentinel_password_file"])
+def test_a_password_file_that_others_can_read_is_refused(name: str, entry: dict[str, Any], tmp_path: Path) -> None:
+    file = write_secret(tmp_path / "pw", "hunter2")
+    file.chmod(0o644)
+    variable = f"LXD_MULTI_SCHEDULER_{name.upper()}"
+    given: dict[str, Any] = {URL: "redis+sentinel://a/fleet", variable: str(file)}
+    (found,) = faults([entry], **given)
+    assert found.startswith(f"{variable}: {file}: mode 0644, ")
+    assert "hunter2" not in found
+    config = configure([entry], **given, LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS="yes")
+    assert [str(file) in warning for warning in warnings(config)] == [True]
+
+
+def test_a_file_with_a_password_in_it_that_others_can_read_is_refused_whether_it_counts_or_not(
+    entry: dict[str, Any], tmp_path: Path
+) -> None:
+    file = write_secret(tmp_path / "lxdsched.toml", 'redis_url = "redis://:hunter2@a"')
+    assert redis(configure([entry], file=file)).account.password == "hunter2"
+    file.chmod(0o644)
+    (found,) = faults([entry], file=file)
+    assert found.startswith(f"{file}: mode 0644, ")
+    assert found.endswith("(redis_url has a password)")
+    assert faults([entry], file=file, LXD_MULTI_SCHEDULER_REDIS_URL="redis://b") == [found]
+    file.write_text('allow_exposed_keys = true\nredis_url = "redis://:hunter2@a"')
+    assert [str(file) in warning for warning in warnings(configure([entry], file=file))] == [True]
+    file.write_text('redis_url = "redis://joe@a"')
+    assert faults([entry], file=file) == [f"{file}: redis_url: has a user and no password"]

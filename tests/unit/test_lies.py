@@ -87,7 +87,7 @@ def counted(body: bytes, capacity: Capacity | None = None) -> Allocation | None:
 def show(capacity: Capacity | None, allocation: Allocation) -> None:
     """Say of a host what is said of it to everybody; what cannot be said is an error."""
     view = View("h", State.LIVE, capacity=capacity, allocation=allocation, observed_at=1.0)
-    shown = msgspec.json.encode(hosts([view], Moment(1.0, 1.0)))
+    shown = msgspec.json.encode(hosts([view], [], Moment(1.0, 1.0)))
     for amount in json.loads(shown)["hosts"][0]["memory"].values():
         assert -(2**63) <= amount < 2**63
 

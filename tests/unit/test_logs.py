@@ -136,3 +136,17 @@ def test_connections_that_come_and_go_are_not_news() -> None:
     publisher = LogPublisher(logs.observer(stream, "INFO", "json"))
     Logger(namespace="twisted.web.client._HTTP11ClientFactory", observer=publisher).info("Starting factory")
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_traceback_shows_no_value_of_a_variable(form: str) -> None:
+    def login(password: str) -> None:
+        raise ValueError(len(password))
+
+    stream = io.StringIO()
+    try:
+        login("hunter" + "2")
+    except ValueError:
+        logger(stream, form=form).failure("it broke", Failure(captureVars=True))
+    assert "in login" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()

@@ -189,7 +189,10 @@ def test_whatever_is_seen_every_pair_is_meant_and_none_that_could_be_is_left_out
             assert by_id[identity].instance_name is not None or laid_in(before[label])
     left = [each for each in pending if each.id not in pairs]
     idle = [label for label in now if label not in pairs.values()]
+    known = before or {}
+    gone = {(each.name, each.resources) for label, each in known.items() if label not in now}
     new = [label for label in idle if before is not None and label not in before and label not in tied]
+    new = [label for label in new if (now[label].name, now[label].resources) not in gone]  # it may have moved
     assert not [(each.id, label) for label in new for each in left if may_mean(each, now[label])]
 
 

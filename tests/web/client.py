@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import treq
 from twisted.internet.defer import Deferred
@@ -14,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 
+from tests.conformance import conforms, conforms_as_error
 from tests.support import the_reactor
 
 
@@ -28,23 +32,34 @@ class Answer:
 
 
 async def ask(
-    method: str, url: str, body: object = None, *, raw: bytes | None = None, content_type: str = "application/json"
+    method: str,
+    url: str,
+    body: object = None,
+    *,
+    raw: bytes | None = None,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Ask once, on a connection of its own, and read the answer: a text where it is not JSON."""
+    """Ask once, on a connection of its own, and read the answer: a text where it is not JSON.
+
+    Whatever it is, the daemon's description must have it.
+    """
     reactor = the_reactor()
     pool = HTTPConnectionPool(reactor, persistent=False)
     data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-    response = await treq.request(
-        method, url, data=data, headers=Headers({"Content-Type": [content_type]}), agent=Agent(reactor, pool=pool)
-    )
+    given = Headers({"Content-Type": [content_type], **{name: [value] for name, value in (headers or {}).items()}})
+    response = await treq.request(method, url, data=data, headers=given, agent=Agent(reactor, pool=pool))
     content = await treq.content(response)
-    found = {name.decode().lower(): b",".join(values).decode() for name, values in response.headers.getAllRawHeaders()}
+    raw_headers = response.headers.getAllRawHeaders()
+    # Twisted's client adds an empty Content-Encoding of its own.
+    found = {name.decode().lower(): b",".join(values).decode() for name, values in raw_headers if any(values)}
     if not content:
         parsed = None
     elif found["content-type"] == "application/json":
         parsed = json.loads(content)
     else:
         parsed = content.decode()
+    conforms(method, urlsplit(url).path, response.code, found, parsed)
     return Answer(response.code, response.phrase.decode(), found, parsed)
 
 
@@ -86,15 +101,18 @@ class Raw(Protocol):
         await self.closed
 
     def answers(self) -> list[tuple[int, Any]]:
-        """Split what was received into answers with a Content-Length each."""
+        """Split what was received into answers with a Content-Length each; errors must be described."""
         found, rest = [], self.received
         while rest:
             head, _, rest = rest.partition(b"\r\n\r\n")
-            status = int(head.split(b" ", 2)[1])
-            length = next(
-                int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
-            )
-            found.append((status, json.loads(rest[:length]) if length else None))
+            line, *lines = head.decode().split("\r\n")
+            status = int(line.split(" ", 2)[1])
+            headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+            length = int(headers["content-length"])
+            body = json.loads(rest[:length]) if length else None
+            if status >= HTTPStatus.BAD_REQUEST:
+                conforms_as_error(status, headers, body)
+            found.append((status, body))
             rest = rest[length:]
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,9 @@ from twisted.internet.defer import maybeDeferred
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Patience
 from lxdsched.ledger.memory import MemoryLedger
+from lxdsched.listener.admission import CONNECTING, Admission
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.settings import Bounds
 from lxdsched.metrics import Metrics
 from lxdsched.sandbox.certs import KeyPair, make_certificate
 from lxdsched.sandbox.records import Hardware
@@ -21,8 +25,9 @@ from lxdsched.sandbox.server import SandboxServer
 from lxdsched.sandbox.state import ServerState
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import BUILT_IN
+from lxdsched.web.access import Gate
 from lxdsched.web.app import Api
-from lxdsched.web.site import BoundedSite
+from lxdsched.web.site import HEALTH, BoundedSite
 from tests.support import host_settings, pinned, running_fleet, the_reactor
 
 
@@ -66,10 +71,14 @@ async def served(keys: tuple[KeyPair, KeyPair]) -> AsyncIterator[Served]:
         strategies = {strategy.name: strategy for strategy in BUILT_IN[:2]}
         ledger = MemoryLedger(reactor, 120.0)
         scheduler = Scheduler(fleet, ledger, BUILT_IN[0], strategies, Random(1))
-        metrics = Metrics(scheduler.snapshot, ledger)
+        bounds = Bounds()
+        crowd = Crowd(bounds, reactor.seconds)
+        metrics = Metrics(scheduler.snapshot, ledger, crowds=[crowd])
         api = Api(scheduler, ledger, metrics, asked=lambda: fleet.asked, clock=reactor.seconds, wall=reactor.seconds)
-        site = BoundedSite(api.resource(), reactor)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")  # type: ignore[arg-type]
+        gate = Gate(None, time.time, HEALTH)  # noqa: TID251  # the keys of the tests are dated by it
+        site = BoundedSite(api.resource(), reactor, bounds=bounds, crowd=crowd, gate=gate, failed=metrics.failed)
+        admission = Admission(site, site.crowd, reactor.seconds, CONNECTING)
+        port = reactor.listenTCP(0, admission, interface="127.0.0.1")  # type: ignore[arg-type]
         yield Served(port.getHost().port, site, fleet, tuple(hosts))  # type: ignore[attr-defined]
         await maybeDeferred(port.stopListening)
         await site.drain(1.0)

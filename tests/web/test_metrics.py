@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest_twisted
 from prometheus_client.parser import text_string_to_metric_families
 
 from lxdsched.model import State
-from tests.web.client import ask
+from tests.support import eventually
+from tests.web.client import ask, connect
 from tests.web.conftest import Served
 
 FLAT = {"cpu": 2, "memory": 2147483648}
@@ -61,3 +64,27 @@ async def test_a_host_that_cannot_be_chosen_adds_nothing_to_the_sum(served: Serv
     told = await scrape(served)
     assert told["lxdsched_cpu_cores", "capacity"] == 4
     assert told["lxdsched_hosts", "unreachable"] == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_errors_are_counted_by_their_code(served: Served) -> None:
+    await ask("GET", served.url + "/nowhere")
+    await ask("PUT", served.url + "/hosts")
+    client = await connect(served.port)
+    client.send(b"hello\r\n\r\n")
+    await client.closed
+    told = await scrape(served)
+    counted = {label: count for (name, label), count in told.items() if name == "lxdsched_errors_total"}
+    assert counted == {"not_found": 1, "method_not_allowed": 1, "invalid_request": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_connections_are_told_with_those_that_were_dropped(served: Served) -> None:
+    served.site.crowd._bounds = replace(served.site.bounds, connections=1)
+    client = await connect(served.port)
+    await eventually(lambda: served.site.crowd.connections == 1)
+    told = await scrape(served)
+    await client.closed
+    assert told["lxdsched_connections", ""] == 1
+    dropped = {label: count for (name, label), count in told.items() if name == "lxdsched_connections_dropped_total"}
+    assert dropped == {"connections": 1, "connections_per_peer": 0, "rate_per_peer": 0}

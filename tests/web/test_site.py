@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ REQUEST = HEAD + b"Content-Length: 20\r\n\r\n" + BODY
 
 @pytest_twisted.ensureDeferred
 async def test_a_body_of_64_kib_is_read_and_a_longer_one_refused(served: Served) -> None:
-    fits = BODY.ljust(channel.MOST_BODY)
+    fits = BODY.ljust(served.site.bounds.body)
     assert (await ask("POST", served.url + "/schedule", raw=fits)).status == 200
     answer = await ask("POST", served.url + "/schedule", raw=fits + b" ")
     assert (answer.status, answer.body["code"]) == (413, "request_too_large")
@@ -64,10 +65,8 @@ async def test_nothing_that_follows_a_refused_body_is_taken_for_a_request(served
     ids=["nothing", "half a head", "half a body"],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_request_that_takes_too_long_to_send_is_told_so(
-    served: Served, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(channel, "TIME_TO_SEND", 0.2)
+async def test_a_request_that_takes_too_long_to_send_is_told_so(served: Served, sent: bytes) -> None:
+    served.site.bounds = replace(served.site.bounds, sending=0.2)
     client = await connect(served.port)
     client.send(sent or b"P")
     await client.closed
@@ -77,8 +76,8 @@ async def test_a_request_that_takes_too_long_to_send_is_told_so(
 
 
 @pytest_twisted.ensureDeferred
-async def test_dripping_a_request_does_not_extend_its_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "TIME_TO_SEND", 0.3)
+async def test_dripping_a_request_does_not_extend_its_time(served: Served) -> None:
+    served.site.bounds = replace(served.site.bounds, sending=0.3)
     client = await connect(served.port)
     for byte in HEAD:
         if client.received:
@@ -99,8 +98,6 @@ async def test_dripping_a_request_does_not_extend_its_time(served: Served, monke
         b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"X: " + b"x" * 20_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 600 + b"\r\n",
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -110,6 +107,27 @@ async def test_what_is_not_http_gets_one_error_in_json(served: Served, garbage: 
     await client.closed
     ((status, body),) = client.answers()
     assert (status, body["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + (b"X: " + b"x" * 1000 + b"\r\n") * 17 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 600 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x" * 20_000,
+    ],
+    ids=["a path", "a line", "all lines", "too many lines", "a line without an end"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_head_that_is_too_long_is_refused(served: Served, head: bytes) -> None:
+    client = await connect(served.port)
+    client.send(head)
+    await client.closed
+    ((status, body),) = client.answers()
+    assert (status, body["code"]) == (431, "headers_too_large")
+    assert body["error"] == "the request's head is longer than 16 KiB or 500 lines"
 
 
 @pytest_twisted.ensureDeferred

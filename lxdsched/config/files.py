@@ -1,0 +1,162 @@
+"""The files that the configuration names: each read once, and those that hold a secret only where nobody else has them.
+
+What may be read by others is PostgreSQL's rule for its own key: a file of ours has no rights for anybody else, one of
+root may be readable by its group, which root has chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lxdsched.config.values import Fault
+from lxdsched.quoting import cut
+
+CREDENTIAL: Final = "credential:"
+"""What the name of a file begins with that systemd keeps for us (`LoadCredential=`)."""
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+"""The environment variable in which systemd says where it keeps them."""
+MOST: Final = 1024**2
+"""Bytes that a file may have."""
+MOST_PATH: Final = 300
+"""Characters of a path that a fault shows."""
+MOST_PARTS: Final = 100
+"""Dots that one line of TOML may have outside of texts: reading a key takes the square of the number of its parts."""
+
+_TEXTS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|' r"'[^'\n]*+'")
+_ROOT = 0
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_BEYOND_ROOTS_GROUP = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What is in a file, and with which mode and owner it was opened."""
+
+    data: bytes
+    mode: int
+    owner: int
+
+
+class Files:
+    """Reads files, each once, however many settings name it.
+
+    `credentials` is where systemd keeps ours, None where it keeps none. With `allow_exposed`, which may be set later, a
+    secret that others can get at is one of the `warnings` and no Fault. `owner` is the user as whom the daemon will
+    run; without it, the one as whom this process does.
+    """
+
+    def __init__(self, credentials: str | None, *, allow_exposed: bool, owner: int | None = None) -> None:
+        self.warnings: list[str] = []
+        self.allow_exposed = allow_exposed
+        self._credentials = credentials
+        self._owner = os.geteuid() if owner is None else owner
+        self._contents: dict[Path, _Content | str] = {}
+
+    def again(self) -> Files:
+        """Begin anew: what has been read is read again."""
+        return Files(self._credentials, allow_exposed=self.allow_exposed, owner=self._owner)
+
+    def path(self, name: str) -> Path:
+        """Say where a file is: `credential:NAME` is among systemd's. Fault when it can be nowhere."""
+        if "\n" in name or "-----BEGIN" in name:
+            raise Fault("holds what should be in a file, not the name of one")  # and may be a key: it is not shown
+        if not name.startswith(CREDENTIAL):
+            return Path(name)
+        plain = name.removeprefix(CREDENTIAL)
+        if plain in {"", ".", ".."} or "/" in plain:
+            raise Fault(f"{name}: is not {CREDENTIAL}NAME, with the name of a file alone")
+        if not self._credentials:
+            raise Fault(
+                f"{name}: systemd gives us no credentials ({CREDENTIALS_VARIABLE} is not set): "
+                f"put LoadCredential={plain}:/PATH into the unit, or name the file itself"
+            )
+        return Path(self._credentials, plain)
+
+    def read(self, name: str) -> bytes:
+        """Read a file. Fault with the file and why when that cannot be."""
+        path = self.path(name)
+        return self._content(path, cut(str(path), MOST_PATH)).data
+
+    def read_secret(self, name: str) -> bytes:
+        """Read a file that nobody else may read or write. Fault where somebody may, with what mends it."""
+        path = self.path(name)
+        # What is no path at all may be the secret itself: people do set a password where its file is wanted.
+        content = self._content(path, cut(str(path), MOST_PATH) if path.is_absolute() else "the file that is named")
+        exposed = self._exposed(path, content)
+        if exposed is not None:
+            if not self.allow_exposed:
+                raise Fault(exposed)
+            if exposed not in self.warnings:
+                self.warnings.append(exposed)
+        return content.data
+
+    def _content(self, path: Path, shown: str) -> _Content:
+        if path not in self._contents:
+            try:
+                self._contents[path] = _read(path)
+            except Fault as fault:
+                self._contents[path] = str(fault)
+            except (OSError, ValueError) as error:
+                self._contents[path] = getattr(error, "strerror", None) or str(error)
+        content = self._contents[path]
+        if isinstance(content, str):
+            raise Fault(f"{shown}: {content}")
+        return content
+
+    def _exposed(self, path: Path, content: _Content) -> str | None:
+        """Say how others get at a secret and what is to be done; None when they do not."""
+        where, mode = shlex.quote(str(path)), stat.S_IMODE(content.mode)
+        shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
+        if content.owner == _ROOT:
+            if mode & _BEYOND_ROOTS_GROUP:
+                return f"{shown}: a secret that others can get at: chmod 0640 {where} or less"
+        elif content.owner != self._owner:
+            ours = _user(self._owner)
+            return (
+                f"{shown}: a secret that belongs neither to {ours}, as whom the daemon runs, nor to root: "
+                f"chown {ours} {where} && chmod 0600 {where}"
+            )
+        elif mode & _OTHERS:
+            return f"{shown}: a secret that others can get at: chmod 0600 {where}"
+        return None
+
+
+def toml_text(content: bytes) -> str:
+    """Return the text of a TOML file. ValueError when it is not UTF-8, or unfit to parse."""
+    text = content.decode("utf-8").replace("\r\n", "\n")
+    for number, line in enumerate(_TEXTS.sub("", text).split("\n"), 1):
+        if line.partition("#")[0].count(".") > MOST_PARTS:
+            raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
+    return text
+
+
+def _read(path: Path) -> _Content:
+    # Without O_NONBLOCK, a fifo that nobody writes to would be waited for here.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise Fault("is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise Fault("is not a regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(MOST + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MOST:
+        raise Fault(f"is larger than {MOST // 1024} KiB")
+    return _Content(data, found.st_mode, found.st_uid)
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -1,0 +1,90 @@
+"""Listens where the configuration says so, by any of Twisted's endpoints, with TLS or without."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+
+from lxdsched.listener.admission import CONNECTING, SHAKING_HANDS, Admission
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.tls import ServerTls
+
+UNTAKEN = 128 * 1024
+"""Bytes that the system keeps of what a client does not take; connections have it from the port."""
+
+
+class ListenError(Exception):
+    """It cannot be listened there; the message says where and why."""
+
+
+class Door:
+    """One place where clients come in. `factory` serves those whom `crowd` lets in, over TLS where there is some."""
+
+    def __init__(
+        self, reactor: IReactorTime, endpoint: str, factory: IProtocolFactory, crowd: Crowd, tls: ServerTls | None
+    ) -> None:
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._secure = tls is not None
+        within: Any = factory if tls is None else TLSMemoryBIOFactory(tls, False, factory, reactor)
+        cost = CONNECTING if tls is None else CONNECTING + SHAKING_HANDS
+        self._factory = Admission(within, crowd, reactor.seconds, cost)
+        self._port: IListeningPort | None = None
+
+    def open(self) -> None:
+        """Listen at once, while ports below 1024 may still be had. ListenError when that cannot be."""
+        if self._port is None:
+            self._port = _listen(self._reactor, self._endpoint, self._factory)
+
+    async def close(self) -> None:
+        """Let nobody in any more."""
+        if self._port is not None:
+            port, self._port = self._port, None
+            await maybeDeferred(port.stopListening)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on; 0 without one."""
+        return 0 if self._port is None else int(getattr(self._port.getHost(), "port", 0))
+
+    @property
+    def shown(self) -> str:
+        """Where it is, as people write it: a URL, or the path of a socket."""
+        address: Any = None if self._port is None else self._port.getHost()
+        if (name := getattr(address, "name", None)) is not None:
+            return f"unix:{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}"
+        host = getattr(address, "host", "")
+        scheme = "https" if self._secure else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can connect."""
+        host = getattr(None if self._port is None else self._port.getHost(), "host", None)
+        return host is None or ip_address(host.partition("%")[0]).is_loopback
+
+
+def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
+    try:
+        waiting: Deferred[IListeningPort] = serverFromString(reactor, endpoint).listen(factory)
+    except Exception as error:  # whatever a kind of endpoint makes of its parameters
+        raise ListenError(f"cannot listen on {endpoint}: {error}") from None
+    found: list[IListeningPort] = []
+    failed: list[Failure] = []
+    waiting.addCallbacks(found.append, failed.append)
+    if failed:
+        raise ListenError(f"cannot listen on {endpoint}: {failed[0].getErrorMessage()}")
+    if not found:
+        waiting.addErrback(lambda _: None).cancel()
+        raise ListenError(f"cannot listen on {endpoint}: it would only be ready later")
+    if isinstance(listening := getattr(found[0], "socket", None), socket.socket):
+        # Of clients that do not take their answers, the system would keep megabytes each.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
+    return found[0]

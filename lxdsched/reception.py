@@ -1,0 +1,127 @@
+"""Where clients come in: the doors, who is let through them, and what is read again about that while they are open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from lxdsched.access import Clients, Shown, Stranger
+from lxdsched.certificates import Expiry
+from lxdsched.config import Config, Guard
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.ports import Door
+from lxdsched.listener.tls import ServerTls
+from lxdsched.reload import Reload
+from lxdsched.web.access import Gate
+from lxdsched.web.site import HEALTH, BoundedSite
+
+METRICS = frozenset({b"/metrics"})
+
+
+class Reception:
+    """Serves a resource to those who may ask for it, from `open` until `stop`.
+
+    `crowd` are those who come in at the first door. Who only watches may have a door and `watchers` of its own, and is
+    let in while others besiege the first one. `failed` is told the code of every error that is answered, `wall` tells
+    the time of day in seconds since the epoch.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        resource: IResource,
+        *,
+        crowd: Crowd,
+        watchers: Crowd,
+        failed: Callable[[str], None],
+        expiry: Expiry,
+        reactor: IReactorTime,
+        wall: Callable[[], float],
+    ) -> None:
+        listening, guard = config.listening, config.guard
+        self._config = config
+        self._expiry = expiry
+        self._wall = wall
+        self._gate = Gate(guard.clients, wall, HEALTH | METRICS if listening.metrics_open else HEALTH)
+        self._tls = None if guard.tls is None else ServerTls(guard.tls, self._known)
+        self._reload = Reload(config, reactor, self._take)
+        self._site = BoundedSite(resource, reactor, bounds=config.bounds, crowd=crowd, gate=self._gate, failed=failed)
+        self._sites = [self._site]
+        self._doors = [Door(reactor, listening.endpoint, self._site, crowd, self._tls)]
+        if listening.metrics_endpoint is not None:
+            site = BoundedSite(
+                resource,
+                reactor,
+                bounds=config.bounds,
+                crowd=watchers,
+                gate=Gate(None, wall, HEALTH),
+                paths=HEALTH | METRICS,
+                failed=failed,
+            )
+            self._sites.append(site)
+            self._doors.append(Door(reactor, listening.metrics_endpoint, site, watchers, None))
+
+    @property
+    def port(self) -> int:
+        """The TCP port of the first door; 0 before it is open, and where it has none."""
+        return self._doors[0].port
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the doors are, as people write it."""
+        return tuple(door.shown for door in self._doors)
+
+    def open(self) -> None:
+        """Open the doors. ListenError when that cannot be."""
+        for door in self._doors:
+            door.open()
+
+    def start(self) -> None:
+        """Say who may come in, and begin to watch what that depends on."""
+        clients = self._gate.clients
+        if clients is None and not self._doors[0].local:
+            self._log.warn(
+                "there is no access control: whoever reaches {address} may schedule and see the fleet; "
+                "set clients_file, or listen on a loopback address",
+                address=self._doors[0].shown,
+            )
+        elif clients is not None and self._tls is None and not self._doors[0].local:
+            self._log.warn(
+                "keys cross the network unencrypted to {address}: set tls_cert and tls_key",
+                address=self._doors[0].shown,
+            )
+        self._expiry.start()
+        self._reload.start()
+
+    def reload(self) -> None:
+        """Read again who may come in, and how."""
+        self._reload.now()
+
+    async def stop(self, seconds: float) -> None:
+        """Let nobody in any more, and answer what is in flight, for some seconds at most."""
+        self._reload.stop()
+        self._expiry.stop()
+        for door in self._doors:
+            await door.close()
+        await DeferredList([Deferred.fromCoroutine(site.drain(seconds)) for site in self._sites])
+
+    def _take(self, guard: Guard) -> None:
+        self._gate.clients = guard.clients
+        if self._tls is not None and guard.tls is not None and self._tls.take(guard.tls):
+            self._site.renew()
+        self._expiry.certificates = (*self._config.certificates, *guard.certificates)
+
+    def _known(self, shown: Shown) -> bool:
+        clients = self._gate.clients or Clients()
+        try:
+            clients.by_certificate(shown, datetime.fromtimestamp(self._wall(), UTC))
+        except Stranger:
+            return False
+        return True

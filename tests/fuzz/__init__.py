@@ -1,0 +1,1 @@
+"""Whatever comes from outside, each of our parsers holds: one file a parser, and what drives them by coverage."""

@@ -1,0 +1,211 @@
+"""The clients file on the disk: it is replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lxdsched.access import Client, ClientsError, Right
+from lxdsched.access.keys import digest
+from lxdsched.access.layout import with_key
+from lxdsched.access.reading import MOST_BYTES
+from lxdsched.access.store import changing, read_file
+from lxdsched.access.values import Entry, Key
+from tests.unit.access import NOW, clients
+
+NOBODY = 65534
+KEY = Key("0000000f", digest("new"), NOW)
+WHO = Client("new", frozenset({Right.READ}))
+ENTRY = Entry(WHO, (KEY,))
+OLD = '# ours\n[old]\nrights = ["admin"]\n'
+AFTER = with_key(OLD, WHO, KEY)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "clients.toml"
+    file.write_text(OLD)
+    return file
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """Be somebody without powers, in a directory of one's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        own = Path(directory) / "own"
+        own.mkdir()
+        Path(directory).chmod(0o755)
+        user = os.geteuid()
+        if user == 0:
+            os.chown(own, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield own
+        finally:
+            os.seteuid(user)
+            own.chmod(0o700)
+
+
+def add(path: Path, *, create: bool = False) -> None:
+    with changing(str(path), create=create) as file:
+        file.edit(lambda text: with_key(text, WHO, KEY), [*file.clients.entries, ENTRY])
+
+
+def refusal(path: Path, *, create: bool = False) -> str:
+    with pytest.raises(ClientsError) as caught:
+        add(path, create=create)
+    assert list(path.parent.glob(".*")) == []
+    return str(caught.value)
+
+
+def test_a_change_keeps_the_mode_and_leaves_nothing_behind(path: Path) -> None:
+    path.chmod(0o640)
+    add(path)
+    assert path.read_text() == AFTER
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(path.parent) == ["clients.toml"]
+
+
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        add(tmp_path / "clients.toml", create=True)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "clients.toml").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_change_keeps_the_owner(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+    add(path)
+    assert (path.stat().st_uid, path.stat().st_gid) == (NOBODY, NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that is somebody else's")
+def test_a_file_whose_owner_would_not_stay_is_not_changed(nobodys: Path) -> None:
+    os.seteuid(0)
+    path = nobodys / "clients.toml"
+    path.write_text(OLD)
+    path.chmod(0o644)
+    os.seteuid(NOBODY)
+    assert refusal(path) == f"{path}: is not changed, its owner would not stay: Operation not permitted"
+    assert path.read_text() == OLD
+
+
+def test_a_change_keeps_who_else_may_read_it(path: Path) -> None:
+    entries = [(1, 6, -1), (2, 4, NOBODY), (4, 0, -1), (16, 4, -1), (32, 0, -1)]  # as in linux/posix_acl_xattr.h
+    allowed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", allowed)
+    except OSError as error:
+        pytest.skip(f"no access lists here: {error}")
+    add(path)
+    assert os.getxattr(path, "system.posix_acl_access") == allowed
+
+
+def test_a_link_stays_and_what_it_leads_to_is_changed(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.toml"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    add(link)
+    assert link.is_symlink()
+    assert path.read_text() == AFTER
+
+
+def test_in_a_directory_that_cannot_be_written_nothing_is_changed(nobodys: Path) -> None:
+    path = nobodys / "clients.toml"
+    path.write_text(OLD)
+    nobodys.chmod(0o500)
+    assert refusal(path) == f"{nobodys}: Permission denied"
+    assert refusal(nobodys / "new.toml", create=True) == f"{nobodys}: Permission denied"
+    assert path.read_text() == OLD
+
+
+def test_a_directory_that_cannot_be_entered_is_said(nobodys: Path) -> None:
+    (nobodys / "clients.toml").write_text(OLD)
+    for mode in (0o400, 0o100, 0):
+        nobodys.chmod(mode)
+        with pytest.raises(ClientsError, match="Permission denied"):
+            add(nobodys / "clients.toml", create=True)
+    nobodys.chmod(0o700)
+    assert (nobodys / "clients.toml").read_text() == OLD
+
+
+def test_a_change_to_something_else_than_expected_is_not_made(path: Path) -> None:
+    for change, why in (
+        (lambda text: text, "its layout does not bear it"),
+        (lambda text: text + "[new]", "it would have faults:\n.*new.rights: must be an array"),
+        (lambda _: "[", "it would have faults:\n.*not a TOML file"),
+        (lambda _: 1 / 0, "its layout does not bear it"),
+        (lambda text: with_key(text, WHO, Key("0000000e", KEY.digest, NOW)), "its layout does not bear it"),
+    ):
+        with (
+            changing(str(path)) as file,
+            pytest.raises(ClientsError, match=f"clients.toml: is not changed, {why}"),
+        ):
+            file.edit(change, [*file.clients.entries, ENTRY])  # type: ignore[arg-type]
+        assert path.read_text() == OLD
+        assert os.listdir(path.parent) == ["clients.toml"]
+
+
+def test_a_change_by_hand_meanwhile_is_not_overwritten(path: Path) -> None:
+    with changing(str(path)) as file:
+        path.write_text(OLD + "# more\n")
+        with pytest.raises(ClientsError, match="somebody else has changed it meanwhile"):
+            file.edit(lambda text: with_key(text, WHO, KEY), [*file.clients.entries, ENTRY])
+    assert path.read_text() == OLD + "# more\n"
+
+
+def test_a_change_can_be_undone(path: Path, tmp_path: Path) -> None:
+    for file_path, create in ((path, False), (tmp_path / "new.toml", True)):
+        with changing(str(file_path), create=create) as file:
+            file.edit(lambda text: with_key(text, WHO, KEY), [*file.clients.entries, ENTRY])
+            file.restore()
+    assert path.read_text() == OLD
+    assert os.listdir(tmp_path) == ["clients.toml"]
+
+
+def test_one_at_a_time_holds_the_file(path: Path) -> None:
+    with changing(str(path)), pytest.raises(ClientsError) as caught, changing(str(path), patience=0):
+        pass
+    assert str(caught.value) == f"{path}: somebody else is changing it; try again"
+    add(path)
+    assert [entry.client.name for entry in clients(path.read_text()).entries] == ["old", "new"]
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path, why in (
+        (tmp_path, "Is a directory"),
+        (fifo, "is not a file"),
+        (Path("/dev/zero"), "is not a file"),
+        (tmp_path / "missing", "No such file or directory"),
+        (loop, "Too many levels of symbolic links"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(ClientsError) as caught:
+            read_file(str(path))
+        assert str(caught.value) == f"{path}: {why}"
+        with pytest.raises(ClientsError), changing(str(path)):
+            pass
+    for odd in ("a\0b", "a\ud800b"):
+        with pytest.raises(ClientsError):
+            read_file(odd)
+        with pytest.raises(ClientsError), changing(odd):
+            pass
+
+
+def test_no_more_is_read_than_a_clients_file_may_have(tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(10 * MOST_BYTES)
+    assert len(read_file(str(tmp_path / "large"))) == MOST_BYTES + 1

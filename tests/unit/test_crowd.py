@@ -1,0 +1,175 @@
+"""Who gets a connection, who has to make room, and who has to wait."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lxdsched.listener.crowd import Crowd, Full, Guest, peer_address
+from lxdsched.listener.settings import Bounds
+
+
+class Scene:
+    """A crowd, its time, and the connections that were dropped."""
+
+    def __init__(self, **bounds: int) -> None:
+        self.now = 0.0
+        self.crowd = Crowd(Bounds(**{"rate_per_peer": 0, **bounds}), lambda: self.now)
+        self.dropped: list[str] = []
+
+    def come(self, address: str, name: str = "") -> Guest | None:
+        """Have a connection come; None when it is not let in."""
+        if not self.crowd.admit(address):
+            return None
+        return self.crowd.join(address, lambda: self.dropped.append(name))
+
+
+def test_the_longest_waiting_connection_makes_room_when_all_places_are_taken() -> None:
+    scene = Scene(connections=3)
+    for name in "abc":
+        scene.come(f"192.0.2.{ord(name)}", name)
+    assert scene.come("198.51.100.1", "d") is not None
+    assert scene.dropped == ["a"]
+    assert scene.crowd.connections == 3
+    assert scene.crowd.turned_away == {Full.CONNECTIONS: 1}
+
+
+def test_a_connection_that_never_asked_goes_before_one_that_has() -> None:
+    scene = Scene(connections=2)
+    asked = scene.come("192.0.2.1", "asked")
+    assert asked is not None
+    scene.crowd.ask(asked)
+    scene.crowd.rest(asked)
+    scene.come("192.0.2.2", "silent")
+    scene.come("192.0.2.3", "new")
+    assert scene.dropped == ["silent"]
+    scene.crowd.leave(asked)
+
+
+def test_a_connection_whose_request_is_being_answered_keeps_its_place() -> None:
+    scene = Scene(connections=1)
+    busy = scene.come("192.0.2.1", "busy")
+    assert busy is not None
+    scene.crowd.ask(busy)
+    assert scene.come("192.0.2.2") is None
+    assert scene.dropped == []
+    scene.crowd.rest(busy)
+    assert scene.come("192.0.2.2") is not None
+    assert scene.dropped == ["busy"]
+
+
+def test_who_has_too_many_connections_makes_room_for_its_own_and_for_nobody_else() -> None:
+    scene = Scene(connections_per_peer=2)
+    scene.come("192.0.2.9", "other")
+    for name in "abc":
+        scene.come("192.0.2.1", name)
+    assert scene.dropped == ["a"]
+    assert scene.crowd.turned_away == {Full.CONNECTIONS_PER_PEER: 1}
+    assert scene.crowd.connections == 3
+
+
+def test_a_connection_that_was_dropped_leaves_no_second_time() -> None:
+    scene = Scene(connections=1)
+    first = scene.come("192.0.2.1")
+    assert first is not None
+    scene.come("192.0.2.2")
+    scene.crowd.leave(first)
+    scene.crowd.rest(first)
+    assert scene.crowd.connections == 1
+
+
+def test_sockets_of_this_machine_are_counted_in_total_alone() -> None:
+    scene = Scene(connections=3, connections_per_peer=1, rate_per_peer=1)
+    assert [scene.come("") is not None for _ in range(4)] == [True] * 4
+    assert scene.crowd.connections == 3
+
+
+def test_a_second_of_requests_may_come_at_once_and_what_comes_after_has_to_wait() -> None:
+    scene = Scene(rate_per_peer=10)
+    guest = scene.come("192.0.2.1")
+    assert guest is not None
+    waits = []
+    for _ in range(12):
+        scene.crowd.ask(guest)
+        waits.append(round(scene.crowd.patience(guest), 3))
+    assert waits == [0.0] * 9 + [0.1, 0.2, 0.3]
+    scene.now = 0.25
+    assert scene.crowd.patience(guest) == pytest.approx(0.05)
+    scene.now = 100.0
+    scene.crowd.ask(guest)
+    assert scene.crowd.patience(guest) == 0.0
+
+
+def test_one_that_asks_too_often_makes_nobody_else_wait() -> None:
+    scene = Scene(rate_per_peer=10)
+    greedy, modest = scene.come("192.0.2.1"), scene.come("192.0.2.2")
+    assert greedy is not None
+    assert modest is not None
+    for _ in range(100):
+        scene.crowd.ask(greedy)
+    assert scene.crowd.patience(greedy) > 5
+    assert scene.crowd.patience(modest) == 0.0
+
+
+def test_who_is_two_seconds_behind_gets_no_connection_until_it_has_caught_up() -> None:
+    scene = Scene(rate_per_peer=10)
+    made = [scene.come("192.0.2.1") is not None for _ in range(40)]
+    assert made == [True] * 31 + [False] * 9
+    scene.now = 0.2
+    assert scene.come("192.0.2.1") is not None
+    assert scene.crowd.turned_away == {Full.RATE_PER_PEER: 9}
+
+
+def test_peers_that_have_gone_are_forgotten() -> None:
+    scene = Scene(rate_per_peer=10)
+    for number in range(10_000):
+        scene.now += 0.01
+        guest = scene.come(f"2001:db8:{number:x}::")
+        assert guest is not None
+        scene.crowd.leave(guest)
+    assert len(scene.crowd._peers) < 2500
+
+
+@given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))
+def test_the_counts_are_those_of_the_connections_that_are_there(seed: int, total: int, each: int, rate: int) -> None:
+    random = Random(seed)
+    scene = Scene(connections=total, connections_per_peer=each, rate_per_peer=rate)
+    here: dict[str, tuple[str, Guest]] = {}
+    for step in range(60):
+        scene.now += random.choice([0.0, 0.1, 2.0])
+        action = random.randrange(4)
+        if action == 0:
+            address, name = random.choice(["", "192.0.2.1", "192.0.2.2"]), str(step)
+            if (guest := scene.come(address, name)) is not None:
+                here[name] = address, guest
+        elif here:
+            name = random.choice(list(here))
+            _, guest = here[name]
+            if action == 1:
+                scene.crowd.ask(guest)
+            elif action == 2:
+                scene.crowd.rest(guest)
+            else:
+                scene.crowd.leave(here.pop(name)[1])
+        for name in scene.dropped:
+            here.pop(name, None)
+        assert scene.crowd.connections == len(here) <= total
+        for address in ("192.0.2.1", "192.0.2.2"):
+            assert sum(where == address for where, _ in here.values()) <= each
+
+
+@pytest.mark.parametrize(
+    ("host", "peer"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::1", "::"),
+    ],
+)
+def test_an_ipv6_network_of_64_bits_is_one_peer(host: str, peer: str) -> None:
+    assert peer_address(host) == peer

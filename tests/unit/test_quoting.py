@@ -1,0 +1,46 @@
+"""What is shown of other people's text."""
+
+from __future__ import annotations
+
+import pytest
+
+from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
+
+
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def deep() -> list[object]:
+    found: list[object] = []
+    for _ in range(100_000):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("value", ["a", "it's\n", "", b"\xff", 7, 2.5, None, True, [1, "a"], {"a": 1}])
+def test_what_is_short_is_quoted_as_python_writes_it(value: object) -> None:
+    assert quoted(value) == repr(value)
+
+
+def test_a_long_text_is_cut() -> None:
+    assert quoted("x" * 81) == repr("x" * 80) + "..."
+
+
+@pytest.mark.parametrize("value", [[["x" * 100] * 1000], {"k" * 100: [1] * 1000}, deep(), 10**4000], ids=range(4))
+def test_whatever_is_long_or_deep_is_cut(value: object) -> None:
+    assert len(quoted(value)) <= MOST_QUOTED + 3
+
+
+@pytest.mark.parametrize("value", [10**5000, Mute(), [10**5000]], ids=lambda value: type(value).__name__)
+def test_what_cannot_show_itself_is_named_by_its_type(value: object) -> None:
+    assert type(value).__name__ in quoted(value)
+
+
+def test_a_cut_shows_that_something_is_left_out() -> None:
+    assert (cut("abc", 3), cut("abcd", 3)) == ("abc", "abc...")
+
+
+def test_on_one_line_nothing_moves_the_cursor() -> None:
+    assert one_line("a\n\x1b[2J\ud800é") == "a\\n\\x1b[2J\\ud800é"

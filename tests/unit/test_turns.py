@@ -1,0 +1,138 @@
+"""Whose request is answered next when there is not time for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from twisted.internet.task import Clock
+
+from lxdsched.listener.turns import CREDIT, SLICE, Turns
+
+COST = SLICE * 0.21
+"""What an answer costs here: five of them fill a slice."""
+
+
+class Scene:
+    """Turns by a clock of work, and who was answered in which order."""
+
+    def __init__(self) -> None:
+        self.reactor = Clock()
+        self.worked = 0.0
+        self.turns = Turns(self.reactor, lambda: self.worked)
+        self.answered: list[str] = []
+
+    def ask(self, peer: str, times: int = 1, cost: float = COST) -> None:
+        """Have a peer ask."""
+
+        def answer() -> None:
+            self.worked += cost
+            self.answered.append(peer)
+
+        for _ in range(times):
+            self.turns.ask(peer, answer)
+
+    def turn(self) -> None:
+        """Let the reactor turn once. The clock's own `advance` would go on with what is called meanwhile."""
+        (call,) = self.reactor.calls
+        self.reactor.calls.clear()
+        call.func()
+
+    def finish(self) -> None:
+        """Let the reactor turn until nothing is left to do."""
+        while self.reactor.calls:
+            self.turn()
+
+
+def test_who_asks_while_there_is_time_is_answered_at_once() -> None:
+    scene = Scene()
+    scene.ask("a", 3)
+    scene.ask("b")
+    assert scene.answered == ["a", "a", "a", "b"]
+
+
+def test_a_turn_ends_when_its_slice_is_used_up_and_the_next_goes_on() -> None:
+    scene = Scene()
+    scene.ask("a", 12)
+    assert len(scene.answered) == 5
+    scene.turn()
+    assert len(scene.answered) == 10
+    scene.turn()
+    assert len(scene.answered) == 12
+
+
+def test_who_asks_now_and_then_goes_before_any_number_that_ask_all_the_time() -> None:
+    scene = Scene()
+    for _ in range(10):
+        for number in range(200):
+            scene.ask(f"flooding {number}")
+    for _ in range(100):
+        scene.turn()
+    before = len(scene.answered)
+    scene.ask("honest")
+    scene.turn()
+    assert scene.answered[before] == "honest"
+
+
+def test_everybody_who_asks_all_the_time_gets_the_same_share_however_much_it_asks_for() -> None:
+    scene = Scene()
+    scene.ask("greedy", 400)
+    scene.ask("modest", 100)
+    scene.ask("costly", 100, 4 * COST)
+    while len(scene.answered) < 200:
+        scene.turn()
+    shares = Counter(scene.answered)
+    assert shares["greedy"] == pytest.approx(shares["modest"], abs=10)
+    assert shares["costly"] * 4 == pytest.approx(shares["modest"], abs=20)
+
+
+def test_what_a_peer_asks_for_is_answered_in_its_order() -> None:
+    scene, order = Scene(), list[int]()
+    scene.ask("other", 10)
+    for number in range(20):
+        scene.turns.ask("a", lambda number=number: order.append(number))  # type: ignore[misc]
+    scene.finish()
+    assert order == list(range(20))
+
+
+def test_a_request_that_an_answer_brings_waits_for_its_turn() -> None:
+    scene, depth, most = Scene(), 0, 0
+
+    def answer() -> None:
+        nonlocal depth, most
+        depth += 1
+        most = max(most, depth)
+        scene.worked += COST
+        scene.answered.append("a")
+        if len(scene.answered) < 3000:
+            scene.turns.ask("a", answer)
+        depth -= 1
+
+    scene.turns.ask("a", answer)
+    scene.finish()
+    assert (len(scene.answered), most) == (3000, 1)
+
+
+def test_an_answer_that_breaks_keeps_nobody_from_being_answered() -> None:
+    scene = Scene()
+    scene.ask("a", 6)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    scene.turns.ask("b", broken)
+    scene.ask("b")
+    scene.ask("c")
+    with pytest.raises(ZeroDivisionError):
+        scene.turn()
+    scene.finish()
+    assert sorted(scene.answered[5:]) == ["a", "b", "c"]
+
+
+def test_nothing_is_remembered_of_peers_when_nobody_waits() -> None:
+    scene = Scene()
+    for number in range(100):
+        scene.ask(f"peer {number}")
+    scene.finish()
+    assert scene.turns._queues == {}
+    assert CREDIT > COST

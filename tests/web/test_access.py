@@ -1,0 +1,174 @@
+"""Who may ask for what, by keys."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_twisted
+
+from lxdsched.access import Client, Clients, Right
+from lxdsched.access.keys import digest, new_key
+from lxdsched.access.values import Entry, Key
+from tests.conftest import Logged
+from tests.web.client import ask, connect
+from tests.web.conftest import Served
+
+NOW = datetime.now(UTC)
+BODY = {"cpu": 1, "memory": 1048576}
+KEYS = {name: new_key(f"0000000{number}") for number, name in enumerate(("ci", "eye", "boss", "old"))}
+OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+NEEDS = {
+    ("POST", "/schedule"): Right.SCHEDULE,
+    ("DELETE", "/reservations/none"): Right.SCHEDULE,
+    ("GET", "/reservations"): Right.READ,
+    ("GET", "/hosts"): Right.READ,
+    ("GET", "/scheduled-resources"): Right.READ,
+    ("GET", "/metrics"): Right.READ,
+}
+
+
+def _entry(name: str, *rights: Right, expires: datetime | None = None) -> Entry:
+    key = Key(KEYS[name].split("_")[1], digest(KEYS[name]), NOW, expires)
+    return Entry(Client(name, frozenset(rights)), (key,))
+
+
+@pytest.fixture
+def guarded(served: Served) -> Served:
+    """An API with access control."""
+    served.site.gate.clients = Clients(
+        [
+            _entry("ci", Right.SCHEDULE),
+            _entry("eye", Right.READ),
+            _entry("boss", Right.ADMIN),
+            _entry("old", Right.ADMIN, expires=NOW - timedelta(seconds=1)),
+        ]
+    )
+    return served
+
+
+def bearer(name: str) -> dict[str, str]:
+    """Return the header that sends a client's key."""
+    return {"Authorization": f"Bearer {KEYS[name]}"}
+
+
+async def tried(served: Served, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str | None]:
+    """Ask for something; return the status and the code of the error."""
+    answer = await ask(method, served.url + path, BODY if method == "POST" else None, headers=headers)
+    return answer.status, answer.body.get("code") if isinstance(answer.body, dict) else None
+
+
+@pytest.mark.parametrize(("method", "path"), [*NEEDS, *OPEN, ("GET", "/nothing"), ("PUT", "/schedule")])
+@pytest_twisted.ensureDeferred
+async def test_without_a_key_there_is_health_and_nothing_else(guarded: Served, method: str, path: str) -> None:
+    expected = (200, None) if (method, path) in OPEN else (401, "unauthenticated")
+    await guarded.fleet.views()
+    assert await tried(guarded, method, path, {}) == expected
+
+
+@pytest.mark.parametrize(("name", "right"), [("ci", Right.SCHEDULE), ("eye", Right.READ), ("boss", Right.ADMIN)])
+@pytest_twisted.ensureDeferred
+async def test_a_client_may_do_what_it_has_the_right_to_and_no_more(guarded: Served, name: str, right: Right) -> None:
+    await guarded.fleet.views()
+    for (method, path), needed in NEEDS.items():
+        status, code = await tried(guarded, method, path, bearer(name))
+        if right in (needed, Right.ADMIN):
+            assert status in (200, 404), path  # there is no such reservation
+        else:
+            assert (status, code) == (403, "forbidden"), path
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (f"Bearer {new_key('0000000f')}", "the key 0000000f is not known"),
+        (f"Bearer {KEYS['ci'][:-1]}x", "the key 00000000 is not known"),
+        (f"Bearer {KEYS['old']}", "the key 00000003 expired on"),
+        ("Bearer", "does not have the form of one"),
+        ("Bearer \x00", "does not have the form of one"),
+        (f"Bearer {'x' * 5000}", "does not have the form of one"),
+        ("Basic !", "is neither"),
+        ("Basic " + b64encode(b"\xff:\xff").decode(), "is neither"),
+        ("Basic " + b64encode(b"no colon").decode(), "does not have the form of one"),
+        ("Negotiate abc", "is neither"),
+        ("", "is neither"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_key_is_refused_and_never_shown(guarded: Served, logged: Logged, header: str, why: str) -> None:
+    header = header.replace("\x00", "\x01")
+    answer = await ask("GET", guarded.url + "/hosts", headers={"Authorization": header})
+    assert (answer.status, answer.body["code"]) == (401, "unauthenticated")
+    assert why in answer.body["error"]
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="lxdsched"')
+    secret = header.rpartition("_")[2]
+    if len(secret) > 20:
+        assert secret not in str(answer.body)
+        assert secret not in str(list(logged))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_may_be_the_password_of_basic_authentication(guarded: Served) -> None:
+    for user in ("ci", "whoever", ""):
+        basic = b64encode(f"{user}:{KEYS['ci']}".encode()).decode()
+        assert await tried(guarded, "POST", "/schedule", {"Authorization": f"basic {basic}"}) == (200, None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_is_revoked_is_worth_nothing_from_then_on(guarded: Served) -> None:
+    assert await tried(guarded, "GET", "/hosts", bearer("eye")) == (200, None)
+    guarded.site.gate.clients = Clients([_entry("ci", Right.SCHEDULE)])
+    assert await tried(guarded, "GET", "/hosts", bearer("eye")) == (401, "unauthenticated")
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_asked_is_in_the_line_of_the_log(guarded: Served, logged: Logged) -> None:
+    await tried(guarded, "GET", "/hosts", bearer("ci"))
+    await tried(guarded, "GET", "/hosts", {})
+    lines = [event for event in logged if event.get("path") == "/hosts"]
+    assert [(line["status"], line.get("caller")) for line in lines] == [(403, "ci"), (401, None)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_may_be_open_to_everybody(guarded: Served) -> None:
+    guarded.site.gate._unguarded |= {b"/metrics"}
+    assert (await tried(guarded, "GET", "/metrics", {}))[0] == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_site_for_metrics_has_nothing_else(served: Served) -> None:
+    served.site.paths = frozenset({b"/metrics", b"/healthz"})
+    assert (await tried(served, "GET", "/metrics", {}))[0] == 200
+    for path in ("/hosts", "/metrics/", "/healthz/x", "/%6detrics/../hosts"):
+        client = await connect(served.port)
+        client.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+        await client.closed
+        ((status, body),) = client.answers()
+        assert (status, body["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[::1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({}, 200),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_another_origin_cannot_have_a_browser_ask(
+    served: Served, headers: dict[str, str], status: int
+) -> None:
+    assert (await tried(served, "POST", "/schedule", headers))[0] == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_our_own_may_ask(served: Served) -> None:
+    assert (await tried(served, "POST", "/schedule", {"Origin": served.url}))[0] == 200
