@@ -203,7 +203,7 @@ def test_instances_that_look_as_they_were_asked_for_take_over_as_many_as_they_ar
     made = data.draw(st.lists(st.sampled_from(pending), unique_by=lambda each: each.id) if pending else st.just([]))
     assume(all(each.pool != Kind("small") for each in pending))  # half a kind may be taken for another's
     pooled = {each.resources for each in pending if each.pool}
-    assume(len({each.memory // GIB for each in pooled}) == len({each.memory for each in pooled}))
+    assume(len({round(each.memory / GIB) for each in pooled}) == len({each.memory for each in pooled}))
     now = {
         f"i{each.id}": Instance(
             each.instance_name or "any", each.resources, runner="x" if each.pool else None, kind=each.pool
