@@ -20,6 +20,8 @@ VM_DEFAULT_CPU = 1 * MILLICORES
 VM_DEFAULT_MEMORY = 1024**3
 """Bytes of a virtual machine without `limits.memory`."""
 
+MOST_MEMORY = 2**60
+"""Bytes that no machine has, and more than which nothing counts as: an exbibyte."""
 MOST_PINS = 8192
 """Characters that a `limits.cpu` may have; pins of a machine with 1,000 threads have half as many."""
 
@@ -80,7 +82,7 @@ def memory_share(value: str, host_memory: int) -> int:
     size = -(-host_memory * int(percent[1]) // 100) if percent else parse_size(value)
     if size == 0:
         raise LimitError(f"{quoted(value)} leaves no memory at all")
-    return size
+    return min(size, MOST_MEMORY)
 
 
 def cpu_share(value: str, cpus: frozenset[int]) -> int:

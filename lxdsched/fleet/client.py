@@ -30,11 +30,13 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from lxdsched.fleet import counting, payloads
-from lxdsched.fleet.connections import AnswerTooLong, Connections
+from lxdsched.fleet.connections import BadAnswer, Connections
 from lxdsched.fleet.drain import drain_by_cluster, drain_by_config
 from lxdsched.fleet.events import Event, EventStream, Rejected, open_stream
-from lxdsched.fleet.payloads import Certificate, Environment, Hardware, Member, OddRow, Row, Server
+from lxdsched.fleet.listing import OddRow, read_listing
+from lxdsched.fleet.payloads import MOST_TEXT, Certificate, Environment, Hardware, Member, Row, Server
 from lxdsched.fleet.settings import HTTPS_PORT, HostSettings, Patience
+from lxdsched.fleet.work import in_turns
 from lxdsched.model import Capacity, State
 from lxdsched.names import NamedEndpoint, Names, endpoint_at
 from lxdsched.tls import CertificateRefused, HostPolicy, Trust
@@ -45,12 +47,14 @@ _FORBIDDEN = 403
 _NOT_FOUND = 404
 _OK = 200
 _ALL_PROJECTS = "instance_all_projects"
+_MOST_REASON = 1000  # characters; what a host can put into one is bounded here, wherever it comes from
 
 
 class HostError(Exception):
     """A host that could not be asked, as the state it is in and a sentence for a person."""
 
     def __init__(self, state: State, reason: str) -> None:
+        reason = reason[:_MOST_REASON]
         super().__init__(reason)
         self.state = state
         self.reason = reason
@@ -124,7 +128,7 @@ class HostClient:
         """List the instances of all projects, on a cluster those of all members; and what is wrong with odd rows."""
         envelope = await self._ask("instances", recursion="1", **{"all-projects": "true"})
         try:
-            return payloads.open_listing(envelope)
+            return await in_turns(self._reactor, read_listing(envelope))
         except payloads.PayloadError as error:
             raise _garbage("/1.0/instances", error) from None
 
@@ -146,7 +150,7 @@ class HostClient:
         except Rejected as answer:
             envelope = answer.envelope
             if envelope.error_code == _FORBIDDEN:
-                reason = f"it does not let us see /1.0/events: {envelope.error[:200]}"
+                reason = f"it does not let us see /1.0/events: {envelope.error[:MOST_TEXT]}"
                 raise HostError(State.RESTRICTED, reason) from None
             raise _failed("/1.0/events", envelope) from None
         except Exception as error:
@@ -215,7 +219,7 @@ class HostClient:
     async def _ask(self, *path: str, **query: str) -> payloads.Envelope:
         envelope = await self._answer(*path, **query)
         if envelope.error_code == _FORBIDDEN:
-            raise HostError(State.RESTRICTED, f"it does not let us see {_shown(path)}: {envelope.error[:200]}")
+            raise HostError(State.RESTRICTED, f"it does not let us see {_shown(path)}: {envelope.error[:MOST_TEXT]}")
         if envelope.error_code:
             raise _failed(_shown(path), envelope)
         return envelope
@@ -240,6 +244,8 @@ class HostClient:
             raise HostError(State.UNREACHABLE, f"it answers {response.code}, and not as LXD does: {error}") from None
         if response.code != _OK and not envelope.error_code:
             envelope.error_code = response.code
+        if envelope.type != "sync" and not envelope.error_code:
+            raise _garbage(_shown(path), payloads.PayloadError(f"it is of the type {envelope.type!r}"))
         return envelope
 
     def _body(self, response: IResponse) -> Deferred[bytes]:
@@ -253,7 +259,7 @@ def _shown(path: Iterable[str]) -> str:
 
 
 def _failed(path: str, envelope: payloads.Envelope) -> HostError:
-    return HostError(State.UNREACHABLE, f"it answers {path} with {envelope.error_code}: {envelope.error[:200]}")
+    return HostError(State.UNREACHABLE, f"it answers {path} with {envelope.error_code}: {envelope.error[:MOST_TEXT]}")
 
 
 def _garbage(path: str, error: payloads.PayloadError) -> HostError:
@@ -315,7 +321,7 @@ def _unreachable(causes: list[BaseException]) -> HostError:
     for cause in causes:
         if isinstance(cause, CertificateRefused):
             return HostError(State.UNTRUSTED, str(cause))
-        if isinstance(cause, AnswerTooLong):
+        if isinstance(cause, BadAnswer):
             return HostError(State.UNREACHABLE, str(cause))
         if isinstance(cause, PotentialDataLoss):
             return HostError(State.UNREACHABLE, "its answer has neither a length nor an end")

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from lxdsched.fleet.payloads import MOST_TEXT, Cpu, Environment, Hardware, OddRow, PayloadError, Row
+from lxdsched.fleet.listing import OddRow
+from lxdsched.fleet.payloads import MOST_CPUS, MOST_NAME, MOST_TEXT, Cpu, Environment, Hardware, PayloadError, Row
 from lxdsched.fleet.settings import Counting, HostSettings
-from lxdsched.limits import LimitError, instance_share
+from lxdsched.fleet.work import Work
+from lxdsched.limits import MOST_MEMORY, LimitError, instance_share
 from lxdsched.model import MILLICORES, Allocation, Capacity, Instance, InstanceType, Kind, Resources
 
 MOST_DOUBTS = 1000
 """Doubtful instances of a host that are kept by name."""
-MOST_NAME = 255
-"""Characters that a host's name, and a label of its pool, may have."""
 MOST_KINDS = 100
 """Kinds of pool instances of a host that are told apart."""
 
@@ -25,15 +25,15 @@ RESOURCE_TYPE = "user.myshoes_resource_type"
 IMAGE_ALIAS = "user.myshoes_image_alias"
 """What shoes-lxd-multi writes on its instances."""
 _NO_KIND = Kind()
+_NOWHERE = frozenset({"", "none"})
+"""What stands for the member where an instance is, where there is none."""
 
 
 def capacity(environment: Environment, hardware: Hardware, settings: HostSettings) -> Capacity:
     """Work out what a host offers. PayloadError when it claims to have nothing."""
-    if len(environment.server_name) > MOST_NAME:
-        raise PayloadError(f"its server_name is longer than {MOST_NAME} characters")
     cpus = _usable(hardware.cpu)
     total = Resources(len(cpus) * MILLICORES, hardware.memory.total)
-    if total.cpu <= 0 or total.memory <= 0:
+    if total.cpu <= 0 or not 0 < total.memory <= MOST_MEMORY:
         raise PayloadError(f"it claims to have {len(cpus)} CPUs and {hardware.memory.total} bytes of memory")
     return Capacity(
         name=environment.server_name,
@@ -46,17 +46,13 @@ def capacity(environment: Environment, hardware: Hardware, settings: HostSetting
     )
 
 
-_MOST_CPUS = 65_536
-"""More threads than this no machine has: a host that says so is lying."""
-
-
 def _usable(cpu: Cpu) -> frozenset[int]:
     threads = [thread for socket in cpu.sockets or [] for core in socket.cores or [] for thread in core.threads]
-    if len(threads) > _MOST_CPUS:
+    if len(threads) > MOST_CPUS:
         raise PayloadError(f"it claims to have {len(threads)} CPUs")
     if threads:
         return frozenset(thread.id for thread in threads if thread.online and not thread.isolated)
-    if not 0 <= cpu.total <= _MOST_CPUS:
+    if not 0 <= cpu.total <= MOST_CPUS:
         raise PayloadError(f"it claims to have {cpu.total} CPUs")
     return frozenset(range(cpu.total))
 
@@ -70,40 +66,47 @@ def _kinds(environment: Environment) -> frozenset[InstanceType]:
     return frozenset(kind for driver, kind in kinds.items() if driver in drivers)
 
 
-def allocate(
+def allocating(
     rows: list[Row],
     odd: Iterable[OddRow],
     on: Capacity,
     counting: Counting,
     known: Mapping[str, Instance],
-) -> Allocation:
-    """Sum up what the rows of one host are entitled to.
+) -> Work[Allocation]:
+    """Sum up what the rows of one host are entitled to, row by row.
 
     `odd` are the rows that did not decode. A doubtful instance counts as what it was `known` to be, else as one
-    without limits.
+    without limits. Whatever is listed of it more than once, an instance counts once.
     """
     exempt = 0
     members: dict[str, Instance] = {}
     ready: Counter[Kind] = Counter()
     doubtful: dict[str, str] = {}
+    seen: set[str] = set()
     for row in rows:
+        yield
+        label = f"{row.project}/{row.name}"
         if on.clustered and row.location != on.name:
+            if row.location in _NOWHERE:
+                doubtful[label] = "it is listed without its member of the cluster"
             continue
+        if label in seen:
+            doubtful[label] = "it is listed more than once"
+            continue
+        seen.add(label)
         if row.status in counting.exempt:
             exempt += 1
             if row.status == FROZEN and (kind := _ready(row)) is not None:
                 ready[kind] += 1
             continue
-        label = f"{row.project}/{row.name}"
         try:
             members[label] = _instance(row, on, counting)
         except LimitError as error:
             doubtful[label] = str(error)[:MOST_TEXT]
     for strange in odd:
-        elsewhere = on.clustered and isinstance(strange.location, str) and strange.location != on.name
-        if elsewhere:
+        if on.clustered and strange.location not in {on.name, None}:
             continue
-        if isinstance(strange.status, str) and strange.status in counting.exempt:
+        if strange.status in counting.exempt:
             exempt += 1
         else:
             doubtful[strange.label] = strange.doubt
@@ -112,7 +115,10 @@ def allocate(
     return Allocation(
         Resources(
             sum(each.resources.cpu for each in members.values()) + unheard * counting.unlimited.cpu,
-            sum(each.resources.memory for each in members.values()) + unheard * counting.unlimited.memory,
+            min(
+                sum(each.resources.memory for each in members.values()) + unheard * counting.unlimited.memory,
+                MOST_MEMORY,
+            ),
         ),
         counted=len(members) + unheard,
         exempt=exempt,

@@ -198,7 +198,7 @@ class EventStream(Protocol):
             self._wire.receive_data(data)
             yield from self._wire.events()
         except (ProtocolError, ValueError) as error:  # ValueError: a header that is not ASCII
-            self._end(StreamError(f"its /1.0/events is no websocket: {error}"))
+            self._end(StreamError(f"its /1.0/events is no websocket: {str(error)[:MOST_TEXT]}"))
 
     def _take(self, frame: frames.Event) -> None:
         if self._too_many():

@@ -9,8 +9,9 @@ from twisted.python.failure import Failure
 
 from lxdsched.alarm import alarm
 from lxdsched.fleet.client import HostClient, HostError
-from lxdsched.fleet.counting import allocate
+from lxdsched.fleet.counting import allocating
 from lxdsched.fleet.settings import Counting, Patience
+from lxdsched.fleet.work import in_turns
 from lxdsched.model import Allocation, Capacity, State
 
 RENEWAL = 5.0
@@ -118,7 +119,8 @@ class Inquiry:
                 self._greeting.cancel()
         capacity = self.capacity
         assert capacity is not None  # noqa: S101  # who lists has been described
-        allocation = allocate(rows, odd, capacity, self._counting, self.allocation.members)
+        counting = allocating(rows, odd, capacity, self._counting, self.allocation.members)
+        allocation = await in_turns(self._clock, counting)
         if allocation != self.allocation or self.observed_at is None:
             self.allocation = allocation
         self.observed_at = self._clock.seconds()

@@ -1,16 +1,30 @@
 """What LXD's answers mean: the fields that we use, and nothing else of them.
 
-Decoding is strict about the types of those fields. One odd instance makes its row doubtful, never its listing
-useless: only where the whole listing does not decode are the rows looked at one by one.
+Decoding is strict about the types of those fields, and about how much of each there is: what is decoded is kept, shown
+and logged, and a host may say anything.
 """
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+
+MOST_TEXT = 200
+"""Characters of a host's text that are passed on to people."""
+MOST_NAME = 255
+"""Characters that a name may have, of whatever a host gives one: LXD's own have 63 at most."""
+MOST_CPUS = 8192
+"""More threads than Linux can use."""
+MOST_DETAILS = 200_000
+"""Commas that an answer other than a listing may have: that of a machine with a thousand threads has some 20,000."""
+MOST_PLAIN = 4 * 1024**2
+"""Bytes that an answer other than a listing may have."""
+
+Name = Annotated[str, msgspec.Meta(max_length=MOST_NAME)]
 
 
 class PayloadError(ValueError):
@@ -18,10 +32,10 @@ class PayloadError(ValueError):
 
 
 class Envelope(msgspec.Struct):
-    """What every answer of LXD is wrapped in. `error_code` is an HTTP status; 0 when all is well."""
+    """What every answer of LXD is wrapped in. `type` is `sync` when all is well, else `error_code` not 0."""
 
-    type: str = ""
-    error_code: int = 0
+    type: Name = ""
+    error_code: Annotated[int, msgspec.Meta(ge=0, le=999)] = 0
     error: str = ""
     metadata: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -29,13 +43,13 @@ class Envelope(msgspec.Struct):
 class Environment(msgspec.Struct):
     """The part of `/1.0` that a trusted client sees."""
 
-    server_name: str
+    server_name: Name
     server_clustered: bool = False
-    architectures: list[str] = []
-    driver: str = ""
+    architectures: Annotated[list[Name], msgspec.Meta(max_length=32)] = []
+    driver: Name = ""
     instance_types: list[str] | None = None
-    server: str = ""
-    server_version: str = ""
+    server: Name = ""
+    server_version: Name = ""
 
 
 class Server(msgspec.Struct):
@@ -58,7 +72,7 @@ class Member(msgspec.Struct):
 class Thread(msgspec.Struct):
     """A thread of a core; `isolated` ones are not for instances."""
 
-    id: int
+    id: Annotated[int, msgspec.Meta(ge=0, lt=MOST_CPUS)]
     online: bool = True
     isolated: bool = False
 
@@ -98,96 +112,37 @@ class Hardware(msgspec.Struct):
 class Certificate(msgspec.Struct):
     """`GET /1.0/certificates/FINGERPRINT`."""
 
-    restricted: bool = False
+    restricted: bool
 
 
 class Row(msgspec.Struct):
     """An instance of `GET /1.0/instances?recursion=1`. A row of an offline cluster member has no config."""
 
-    name: str
-    status: str
-    type: str = ""
-    project: str = "default"
-    location: str = "none"
+    name: Name
+    status: Name
+    type: Name = ""
+    project: Name = "default"
+    location: Name = ""
     expanded_config: dict[str, str] | None = None
 
 
-class OddRow(msgspec.Struct):
-    """What can be said of a row that does not decode: each field may be anything. `doubt` is what is wrong with it."""
-
-    name: object = None
-    project: object = "default"
-    location: object = None
-    status: object = None
-    doubt: str = ""
-
-    @property
-    def label(self) -> str:
-        """A name for the instance, as far as it has one."""
-        return f"{self.project}/{self.name}"[:MOST_TEXT]
-
-
 _envelope = msgspec.json.Decoder(Envelope)
-_rows = msgspec.json.Decoder(list[Row])
-_raw_rows: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-_row = msgspec.json.Decoder(Row)
-_odd_row = msgspec.json.Decoder(OddRow)
-
-MOST_COMMAS = 1_000_000
-"""Commas that a listing may have: a row of LXD's has about forty, a row of nothing one, and each costs memory."""
-MOST_ODD_ROWS = 1000
-"""Rows that may be odd before the listing as a whole is not believed."""
-MOST_TEXT = 200
-"""Characters of a host's text that are passed on to people."""
 
 
 def open_envelope(body: bytes) -> Envelope:
     """Decode the wrapping of an answer. PayloadError when it is not LXD's."""
-    return _decoded(_envelope, body)
+    return decoded(_envelope, body)
 
 
 def open_metadata(envelope: Envelope, kind: type[T]) -> T:
-    """Decode what an answer says. PayloadError when it is not of this kind."""
-    return _decoded(msgspec.json.Decoder(kind), envelope.metadata)
+    """Decode what an answer says that is no listing. PayloadError when it is not of this kind, or endless."""
+    if len(envelope.metadata) > MOST_PLAIN or bytes(envelope.metadata).count(b",") > MOST_DETAILS:
+        raise PayloadError("it says more than any host can have to say")
+    return decoded(msgspec.json.Decoder(kind), envelope.metadata)
 
 
-def open_listing(envelope: Envelope) -> tuple[list[Row], list[OddRow]]:
-    """Decode a listing into its rows, and into what can be said of those that do not decode.
-
-    PayloadError when it is no listing at all, or more of it is odd than can be an accident.
-    """
-    # Only what is longer than that can have so many: others are not counted.
-    if len(envelope.metadata) > MOST_COMMAS and bytes(envelope.metadata).count(b",") > MOST_COMMAS:
-        raise PayloadError("it lists more than any host can have")
-    try:
-        return _rows.decode(envelope.metadata), []
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    rows: list[Row] = []
-    odd: list[OddRow] = []
-    raws: list[msgspec.Raw] = _decoded(_raw_rows, envelope.metadata)
-    for number, raw in enumerate(raws):
-        try:
-            rows.append(_decoded(_row, raw))
-        except PayloadError as error:
-            odd.append(_odd(raw, number, str(error)))
-            if len(odd) > MOST_ODD_ROWS:
-                raise PayloadError(f"more than {MOST_ODD_ROWS} of its rows cannot be read: {error}") from None
-    return rows, odd
-
-
-def _odd(raw: msgspec.Raw, number: int, doubt: str) -> OddRow:
-    try:
-        row = _decoded(_odd_row, raw)
-    except PayloadError:
-        row = OddRow()
-    if not isinstance(row.name, str):
-        row.name = f"row {number}"
-    row.doubt = doubt[:MOST_TEXT]
-    return row
-
-
-def _decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+def decoded(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+    """Decode JSON. PayloadError for whatever is wrong with it."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:

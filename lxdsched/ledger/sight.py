@@ -3,15 +3,16 @@
 By its name, where the caller told it: the instance's own or that of its runner. Else by what was asked for: a pool
 instance of the promised kind, or an instance of the same size, takes over the oldest reservation that it may be meant
 by. Only an instance that has newly come to count, or to its name, takes one over, and one that has done so takes no
-other. A pool instance without a runner is stock that was laid in, and nobody's. So what is claimed is neither counted
-beside its own instance nor forgotten before that.
+other; one that has only moved to another project is not new. A pool instance without a runner is stock that was laid
+in, and nobody's. So what is claimed is neither counted beside its own instance nor forgotten before that.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from lxdsched.model import Instance, Reservation
+from lxdsched.model import Instance, Reservation, Resources
 
 _LIKENESS = 8
 """Memory that differs by up to this part is alike: shoes-lxd-multi asks for 2GiB as 2 000 000 000 bytes, and gives the
@@ -42,6 +43,7 @@ def matches(
     named = [each for each in pending if each.instance_name is not None]
     nameless = [each for each in pending if each.instance_name is None]
     pairs: dict[str, str] = {}
+    gone = Counter((each.name, each.resources) for label, each in (before or {}).items() if label not in now)
     for label, instance in now.items():
         earlier = None if before is None else before.get(label)
         if earlier is not None and (label in tied or earlier.runner == instance.runner):
@@ -52,12 +54,20 @@ def matches(
             before is not None
             and (earlier is None or _laid_in(earlier))
             and label not in tied  # it was only frozen for a while
+            and not (earlier is None and _moved(instance, gone))
             and (meant := _by_looks(nameless, instance)) is not None
         ):
             nameless.remove(meant)
         if meant is not None:
             pairs[meant.id] = label
     return pairs
+
+
+def _moved(instance: Instance, gone: Counter[tuple[str, Resources]]) -> bool:
+    """Tell whether an instance is one of those that are gone, which then is found."""
+    known = (instance.name, instance.resources)
+    gone[known] -= 1
+    return gone[known] >= 0
 
 
 def _by_name(pending: Sequence[Reservation], instance: Instance) -> Reservation | None:

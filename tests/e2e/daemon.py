@@ -73,6 +73,12 @@ class Running:
                     return self.lines[-1]
         raise AssertionError(f"{text!r} was not said in:\n" + "\n".join(self.lines))
 
+    def read(self) -> None:
+        """Read what it has said until now: a program whose output nobody reads comes to a halt."""
+        assert self.process.stdout is not None
+        while select.select([self.process.stdout], [], [], 0)[0] and (line := self.process.stdout.readline()):
+            self.lines.append(line.decode().rstrip("\n"))
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send it a signal, read what is left of its output, and return its exit status."""
         if self.process.poll() is None:

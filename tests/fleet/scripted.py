@@ -18,7 +18,8 @@ from lxdsched.fleet.contacts import Contacts
 from lxdsched.fleet.events import Event
 from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.host import Host
-from lxdsched.fleet.payloads import OddRow, Row
+from lxdsched.fleet.listing import OddRow
+from lxdsched.fleet.payloads import Row
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
 from lxdsched.model import Capacity, InstanceType, Resources, State
 from lxdsched.tls import Identity

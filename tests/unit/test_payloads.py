@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from lxdsched.fleet import counting, payloads
-from lxdsched.fleet.counting import MOST_KINDS, allocate
-from lxdsched.fleet.payloads import PayloadError, open_envelope, open_listing, open_metadata
+from lxdsched.fleet.counting import MOST_KINDS, allocating
+from lxdsched.fleet.listing import read_listing
+from lxdsched.fleet.payloads import PayloadError, open_envelope, open_metadata
 from lxdsched.fleet.settings import Counting, HostSettings
+from lxdsched.fleet.work import at_once
 from lxdsched.limits import Unlimited
 from lxdsched.model import Allocation, Capacity, Instance, InstanceType, Kind, Resources
 
@@ -41,8 +43,8 @@ def counted(
     counting: Counting | None = None,
     known: Mapping[str, Instance] | None = None,
 ) -> Allocation:
-    rows, doubts = open_listing(envelope)
-    return allocate(rows, doubts, on or host(), counting or Counting(), known or {})
+    rows, odd = at_once(read_listing(envelope))
+    return at_once(allocating(rows, odd, on or host(), counting or Counting(), known or {}))
 
 
 def row(name: str, status: object = "Running", **more: Any) -> dict[str, Any]:
@@ -80,8 +82,7 @@ def test_a_refused_listing_is_an_error_by_its_code() -> None:
 
 
 def test_what_counts_of_every_odd_limit_that_a_real_lxd_accepted() -> None:
-    rows, doubts = open_listing(captured("limits/instances-recursion1.json"))
-    allocation = allocate(rows, doubts, host(), Counting(), {})
+    allocation = counted(captured("limits/instances-recursion1.json"))
     assert not allocation.doubts
     cores = {name.removeprefix("default/"): share.resources.cpu for name, share in allocation.members.items()}
     assert cores["l-cpu-count"] == cores["l-cpu-list"] == cores["l-cpu-range"] == 2000
@@ -187,7 +188,7 @@ def test_what_is_not_lxds_envelope_is_an_error(body: bytes) -> None:
 @pytest.mark.parametrize("metadata", [None, {}, "text", 7])
 def test_what_is_no_listing_is_an_error(metadata: object) -> None:
     with pytest.raises(PayloadError):
-        open_listing(answered(metadata))
+        at_once(read_listing(answered(metadata)))
 
 
 def threads(*flags: tuple[bool, bool]) -> list[dict[str, Any]]:

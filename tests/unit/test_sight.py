@@ -189,7 +189,10 @@ def test_whatever_is_seen_every_pair_is_meant_and_none_that_could_be_is_left_out
             assert by_id[identity].instance_name is not None or laid_in(before[label])
     left = [each for each in pending if each.id not in pairs]
     idle = [label for label in now if label not in pairs.values()]
+    known = before or {}
+    gone = {(each.name, each.resources) for label, each in known.items() if label not in now}
     new = [label for label in idle if before is not None and label not in before and label not in tied]
+    new = [label for label in new if (now[label].name, now[label].resources) not in gone]  # it may have moved
     assert not [(each.id, label) for label in new for each in left if may_mean(each, now[label])]
 
 
@@ -200,7 +203,7 @@ def test_instances_that_look_as_they_were_asked_for_take_over_as_many_as_they_ar
     made = data.draw(st.lists(st.sampled_from(pending), unique_by=lambda each: each.id) if pending else st.just([]))
     assume(all(each.pool != Kind("small") for each in pending))  # half a kind may be taken for another's
     pooled = {each.resources for each in pending if each.pool}
-    assume(len({each.memory // GIB for each in pooled}) == len({each.memory for each in pooled}))
+    assume(len({round(each.memory / GIB) for each in pooled}) == len({each.memory for each in pooled}))
     now = {
         f"i{each.id}": Instance(
             each.instance_name or "any", each.resources, runner="x" if each.pool else None, kind=each.pool
@@ -218,3 +221,18 @@ def test_instances_that_look_as_they_were_asked_for_take_over_as_many_as_they_ar
         twins = [other.id for other in pending if looks(other) == looks(each)]
         came = sum(looks(other) == looks(each) for other in made)
         assert [twin for twin in twins if twin in pairs] == twins[:came], (looks(each), by_id, pairs)
+
+
+def test_an_instance_that_moves_to_another_project_takes_nothing_over() -> None:
+    before = {"a/x": instance("x"), "a/y": instance("y")}
+    now = {"b/x": instance("x"), "a/y": instance("y")}
+    assert matches([reservation(1)], now, before, ()) == {}
+    assert matches([reservation(1)], now | {"b/z": instance("z")}, before, ()) == {"r1": "b/z"}
+
+
+def test_one_of_the_same_name_that_comes_beside_it_is_new() -> None:
+    before = {"a/x": instance("x")}
+    both = {"b/x": instance("x"), "c/x": instance("x")}
+    assert list(matches([reservation(1)], both, before, ())) == ["r1"]
+    assert list(matches([reservation(1)], before | {"b/x": instance("x")}, before, ())) == ["r1"]
+    assert list(matches([reservation(1)], {"b/x": instance("x", cores=2, memory=GIB)}, before, ())) == []
