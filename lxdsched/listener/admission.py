@@ -1,4 +1,7 @@
-"""Lets connections in, one after the other, before anything is spent on them: no TLS, no HTTP, no object of either."""
+"""Lets connections in, one after the other, before anything is spent on them: no TLS, no HTTP, no object of either.
+
+What they send is counted too: where it takes time to read, it has to wait for its turn like everything else.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,10 @@ _HANDSHAKES = 3.0
 """What a TLS handshake takes of a peer's budget beside the connection: about as much of our time as three requests."""
 _HANDSHAKE = 0.002
 """Seconds of our time that it takes."""
+_PIECE = 4096
+"""Bytes that are read at once."""
+_LONG = 0.001
+"""Seconds of our time that it may take to read them before there is a turn for the next ones."""
 _QUIET = 10.0
 """Seconds between two lines of the log about clients that were turned away."""
 
@@ -67,7 +74,7 @@ class Admission(Factory):
         admitted = self.crowd.admit(peer, self._cost)
         if self.crowd.turned_away.total() > self._said:
             self._tell(host)
-        return cast(IProtocol, _Doorstep(self, addr, peer)) if admitted else None
+        return cast(IProtocol, _Passage(self, addr, peer)) if admitted else None
 
     def _tell(self, host: str) -> None:
         now = self.reactor.seconds()
@@ -84,8 +91,11 @@ class Admission(Factory):
         )
 
 
-class _Doorstep(Connected):
-    """A connection that waits for its turn to come in, and is not read meanwhile."""
+class _Passage(Connected):
+    """A connection: it waits for its turn to come in, and what it sends is read in turns where that takes time.
+
+    To read can cost more than to answer: a body in pieces of one byte, TLS in records of one byte.
+    """
 
     transport: Any
 
@@ -95,8 +105,11 @@ class _Doorstep(Connected):
         self._peer = peer
         self._guest: Guest | None = None
         self._waiting: IDelayedCall | None = None
+        self._within: Any = None
+        self._unread = b""
+        self._reading = False  # while it waits for its turn to be read
         self._paused = False
-        self._done = False  # it is in, or gone
+        self._gone = False
 
     def connectionMade(self) -> None:  # noqa: N802
         """Begin to wait, if it has to."""
@@ -108,35 +121,69 @@ class _Doorstep(Connected):
         else:
             self._queue()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802, ARG002
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Wait no more."""
-        self._done = True
+        self._gone = True
+        self._unread = b""
         if self._waiting is not None:
             self._waiting.cancel()
         if self._guest is not None:
             self._admission.crowd.leave(self._guest)
+        if self._within is not None:
+            self._within.connectionLost(reason)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        """Read what came in: at once as long as that takes no time, and as much as came of it."""
+        if self._reading:
+            self._unread += data
+            self._pause()
+            return
+        turns = self._admission.turns
+        began, worked = turns.clock(), turns.worked
+        self._within.dataReceived(data[:_PIECE])
+        took = turns.clock() - began - (turns.worked - worked)  # but for answers, which had a turn
+        self._unread = data[_PIECE:]
+        if (self._unread or took > _LONG) and not self._gone:
+            self._reading = True
+            self._pause()
+            turns.ask(self._peer, self._read, took)
+
+    def _read(self) -> None:
+        if self._gone:
+            return
+        piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
+        if piece:
+            self._within.dataReceived(piece)
+        if self._unread:
+            self._admission.turns.ask(self._peer, self._read)
+        else:
+            self._reading = False
+            self._resume()
 
     def _queue(self) -> None:
         self._waiting = None
         self._admission.turns.ask(self._peer, self._enter, self._admission.work)
-        if not self._done:
+        if self._within is None:
             self._pause()
 
     def _enter(self) -> None:
-        if self._done:
+        if self._gone:
             return
-        self._done = True
         within: Any = self._admission.within.buildProtocol(self._address)
         if within is None:
             self.transport.abortConnection()
             return
         cast(Hosting, getattr(within, "wrappedProtocol", within)).guest = self._guest
-        self.transport.protocol = within
+        self._within = within
         within.makeConnection(self.transport)
-        if self._paused:
-            self.transport.resumeProducing()
+        self._resume()
 
     def _pause(self) -> None:
-        if not self._paused:
+        if not self._gone:
             self._paused = True
             self.transport.pauseProducing()
+
+    def _resume(self) -> None:
+        if self._paused and not self._gone:
+            self._paused = False
+            self.transport.resumeProducing()

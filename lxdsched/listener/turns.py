@@ -39,7 +39,8 @@ class Turns:
 
     def __init__(self, reactor: IReactorTime, clock: Callable[[], float]) -> None:
         self._reactor = reactor
-        self._clock = clock
+        self.clock = clock
+        self.worked = 0.0  # in all turns together
         self._queues: dict[tuple[str, bool], _Queue] = {}
         self._heap: list[tuple[bool, float, int, _Queue]] = []
         self._order = count()
@@ -100,12 +101,13 @@ class Turns:
         heappush(self._heap, (queue.stranger, queue.used, next(self._order), queue))
 
     def _answer(self, queue: _Queue, answer: Callable[[], None], later: float) -> None:
-        began = self._clock()
+        began = self.clock()
         self._answering = True
         try:
             answer()
         finally:
             self._answering = False
-            took = self._clock() - began + later
+            took = self.clock() - began + later
+            self.worked += took - later
             queue.used += took
             self._spent += took

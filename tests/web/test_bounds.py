@@ -214,3 +214,30 @@ async def test_what_is_refused_before_it_has_come_in_has_a_name_too(served: Serv
     (event,) = [event for event in logged if event.get("code") == "invalid_request"]
     assert b"X-Request-Id: " + str(event["request_id"]).encode() in client.received
     await deferLater(the_reactor(), 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_body_in_pieces_of_one_byte_is_read_in_turns_and_answered(served: Served) -> None:
+    body = b'{"cpu":1,"memory":1}'.ljust(20_000)
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    client = await connect(served.port)
+    client.send(b"POST /schedule HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+    before = the_reactor().seconds()
+    other = await connect(served.port)
+    other.send(HEALTH)
+    await other.until(b"ok")
+    # It is not waited for: that would take a good part of a second.
+    assert b"host" not in client.received
+    await client.until(b"host")
+    assert the_reactor().seconds() > before
+    await other.close()
+    await client.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_connection_that_is_read_in_turns_may_go(served: Served) -> None:
+    client = await connect(served.port)
+    client.send(b"POST /schedule HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 50_000)
+    await eventually(lambda: bool(served.site.channels))
+    await client.close()
+    await eventually(lambda: not served.site.channels and served.site.crowd.connections == 0)
