@@ -279,17 +279,27 @@ class HostPolicy:
         if depth and problem and self._trust.chain:
             raise CertificateRefused(f"a certificate of its chain is refused, {depth} above its own: {problem}")
         if depth == 0:
-            self._trust.check(shown.to_cryptography(), self._name, problem)
+            self._check(shown, problem)
         return True
+
+    def _check(self, shown: crypto.X509, problem: str | None) -> x509.Certificate:
+        """Have the trust decide on a certificate, which anybody may have made: one that cannot be read is refused."""
+        try:
+            certificate = shown.to_cryptography()
+            self._trust.check(certificate, self._name, problem)
+        except CertificateRefused:
+            raise
+        except Exception as error:
+            raise CertificateRefused(f"its certificate cannot be read ({error})") from None
+        return certificate
 
     def _watch(self, connection: SSL.Connection, where: int, _code: int) -> None:
         if where & SSL.SSL_CB_HANDSHAKE_DONE:
-            certificate = connection.get_peer_certificate(as_cryptography=True)
+            shown = connection.get_peer_certificate()
             try:
-                if certificate is None:
+                if shown is None:
                     raise CertificateRefused("it shows no certificate")
                 # Once more: between two handshakes at the same time, the other may have been the first use.
-                self._trust.check(certificate, self._name, None)
-                self._trust.proven(certificate)
+                self._trust.proven(self._check(shown, None))
             except CertificateRefused:
                 connection.get_app_data().failVerification(Failure())

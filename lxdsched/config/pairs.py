@@ -23,7 +23,7 @@ from OpenSSL import SSL
 
 from lxdsched.config.files import Files
 from lxdsched.config.values import Fault
-from lxdsched.tls import FirstUse, HostPolicy, Identity, IdentityError, read_certificates
+from lxdsched.tls import FirstUse, HostPolicy, Identity, IdentityError, describe, read_certificates
 
 _CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _KEY = b"PRIVATE KEY-----"
@@ -91,8 +91,7 @@ def read_pair(certificate_path: str, certificate: bytes, key_path: str, key: byt
     try:
         HostPolicy(identity, FirstUse(), "localhost")  # OpenSSL has its own opinion of what is safe to use
     except SSL.Error as error:
-        why = ", ".join(entry[-1] for entry in error.args[0])
-        raise Fault(f"{certificate_path}: OpenSSL refuses it: {why}") from None
+        raise Fault(f"{certificate_path}: OpenSSL refuses it: {describe(error)}") from None
     return identity
 
 

@@ -39,7 +39,7 @@ from lxdsched.fleet.settings import HTTPS_PORT, HostSettings, Patience
 from lxdsched.fleet.work import in_turns
 from lxdsched.model import Capacity, State
 from lxdsched.names import NamedEndpoint, Names, endpoint_at
-from lxdsched.tls import CertificateRefused, HostPolicy, Trust
+from lxdsched.tls import CertificateRefused, HostPolicy, Trust, describe
 
 T = TypeVar("T")
 
@@ -327,7 +327,7 @@ def _unreachable(causes: list[BaseException]) -> HostError:
             return HostError(State.UNREACHABLE, "its answer has neither a length nor an end")
     for cause in causes:
         if isinstance(cause, SSL.Error) and cause.args and isinstance(cause.args[0], list):
-            alerts = ", ".join(entry[-1] for entry in cause.args[0])
+            alerts = describe(cause)
             # An alert about a certificate is about ours: a host's own is refused above.
             state = State.UNTRUSTED if "certificate" in alerts else State.UNREACHABLE
             return HostError(state, f"TLS failed: {alerts}")

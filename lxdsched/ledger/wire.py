@@ -18,7 +18,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from txredisapi import RedisProtocol, ResponseError
 
-from lxdsched.tls import CertificateRefused
+from lxdsched.tls import CertificateRefused, describe
 
 _MOST_QUOTED = 200
 """Characters of a server's own words that we pass on."""
@@ -144,7 +144,7 @@ def _told(reason: BaseException | None) -> str:
     if isinstance(reason, CertificateRefused):
         return f"is not trusted: {reason}"
     if isinstance(reason, SSL.Error):
-        alerts = ", ".join(entry[-1] for entry in reason.args[0]) if reason.args else "the connection broke off"
+        alerts = describe(reason) if reason.args else "the connection broke off"
         return f"and we do not agree on TLS: {alerts}"
     if isinstance(reason, ConnectionDone | ConnectionLost | ConnectionAborted):
         return "has closed the connection"

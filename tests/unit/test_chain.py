@@ -6,11 +6,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+from cryptography import x509
 from OpenSSL import SSL
 
 from lxdsched.config.pairs import read_pair
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
-from lxdsched.tls import FirstUse, HostPolicy, fingerprint
+from lxdsched.tls import CertificateRefused, FirstUse, HostPolicy, fingerprint
 
 NOW = datetime.now(UTC)
 
@@ -40,3 +42,17 @@ def test_those_that_issued_our_certificate_are_shown_with_it() -> None:
     pair = make_certificate("client", now=NOW, issuer=ca, client=True)
     identity = read_pair("c.crt", pair.cert_pem + ca.cert_pem, "c.key", pair.key_pem)
     assert shown(HostPolicy(identity, FirstUse(), "localhost"), server) == [pair.fingerprint, ca.fingerprint]
+
+
+class Stumbling(FirstUse):
+    """A trust that comes upon what cannot be read of a certificate."""
+
+    def check(self, certificate: x509.Certificate, name: str, problem: str | None) -> None:
+        raise x509.DuplicateExtension("twice", x509.ObjectIdentifier("2.5.29.17"))
+
+
+def test_a_certificate_that_cannot_be_read_is_refused_in_the_handshake() -> None:
+    server, pair = make_certificate("localhost", now=NOW), make_certificate("client", now=NOW, client=True)
+    identity = read_pair("c.crt", pair.cert_pem, "c.key", pair.key_pem)
+    with pytest.raises(CertificateRefused, match="its certificate cannot be read"):
+        shown(HostPolicy(identity, Stumbling(), "localhost"), server)
