@@ -1,7 +1,8 @@
 """What hostile clients cost an honest one, and the daemon.
 
 A daemon over 50 simulated hosts is attacked by 1,000 half-open clients, 1,000 slow ones and 200 flooding ones, each
-group by itself and all at once, from one address a group and from 200; without TLS and with it. Meanwhile an honest
+group by itself and all at once, from one address a group and from 200; without TLS and with it, without access control
+and with it. Meanwhile an honest
 client at another address asks for places and gives them back, by turns on a connection that it keeps and on new ones.
 All of that comes round several times, so that whatever else the machine does falls on all alike.
 
@@ -21,11 +22,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 
 from tests.e2e.honest import quantiles
 from tests.e2e.hostile import Plan
 from tests.e2e.replicas import simulated
-from tests.e2e.siege import KNOWN, MIB, Besieged, Readings, Round, besieged
+from tests.e2e.siege import MIB, Besieged, Readings, Round, besieged
 
 HOSTS = 50
 HALF_OPEN, SLOW, FLOODING = 1000, 1000, 200
@@ -106,9 +108,9 @@ def main(seconds: float = 10.0, rounds: int = 3, *settings: str) -> None:
     options = dict(setting.split("=", 1) for setting in settings)
     print(f"{'':<20}{HONEST} |{HONEST} |{DAEMON} |{ATTACKERS}")
     with simulated(HOSTS, 64) as fleet:
-        for tls in (False, True) if "tls_cert" in KNOWN else (False,):
-            print("with TLS" if tls else "without TLS")
-            with besieged(fleet.hosts, tls=tls, over_commit_percent=1000, **options) as running:
+        for tls, guarded in product((False, True), (False, True)):
+            print(f"with{'' if tls else 'out'} TLS, with{'' if guarded else 'out'} access control")
+            with besieged(fleet.hosts, tls=tls, guarded=guarded, over_commit_percent=1000, **options) as running:
                 measure(running, seconds, rounds)
 
 

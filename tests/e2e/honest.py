@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Honest:
     port: int
     tls: bool
     on_cpu: Callable[[], float] = time.process_time
+    headers: Mapping[str, str] = field(default_factory=dict)
     pause: float = 0.3
     kept: list[float] = field(default_factory=list)
     new: list[float] = field(default_factory=list)
@@ -70,10 +71,9 @@ class Honest:
             connection.close()
             return self.exchange(connection, "POST", "/schedule", BODY)
 
-    @staticmethod
-    def exchange(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> Any:
+    def exchange(self, connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> Any:
         """Ask; return status and JSON."""
-        connection.request(method, path, body)
+        connection.request(method, path, body, dict(self.headers))
         response = connection.getresponse()
         said = response.read()
         return response.status, json.loads(said) if said else {}

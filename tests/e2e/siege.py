@@ -11,14 +11,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lxdsched.config.settings import SETTINGS
+from lxdsched.access.keys import digest, new_key
 from lxdsched.sandbox.certs import make_certificate
 from tests.e2e.daemon import PATIENCE, TWISTD, clean_environment, free_port
 from tests.e2e.honest import LONGEST, Honest, summed
@@ -26,7 +26,6 @@ from tests.e2e.hostile import Plan
 from tests.e2e.hostility import GROUPS, kinds
 from tests.e2e.replicas import ROOT
 
-KNOWN = frozenset(setting.name for setting in SETTINGS)
 MIB = 1024**2
 FEWEST = 3
 """How often the honest client is answered on each kind of connection, at least."""
@@ -101,6 +100,7 @@ class Besieged:
     tls: bool
     log: Path
     cpus: tuple[int | None, int | None]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> Readings:
         """Read what the system says."""
@@ -138,7 +138,7 @@ class Besieged:
             if plan is not None:
                 whole = replace(plan, port=self.port, tls=self.tls, cpu=self.cpus[0], seconds=seconds + 2 * PATIENCE)
                 attackers = stack.enter_context(_attackers(whole))
-            honest = Honest(self.port, self.tls, self.on_cpu)
+            honest = Honest(self.port, self.tls, self.on_cpu, self.headers)
             most, on_cpu, took = self._watch(honest, seconds)
             if attackers is not None:
                 attacked, attack = _end(attackers)
@@ -188,16 +188,32 @@ def _end(attackers: subprocess.Popen[bytes]) -> tuple[float, dict[str, Any]]:
 
 
 @contextmanager
-def besieged(hosts: Sequence[dict[str, Any]], *, tls: bool = False, **options: object) -> Iterator[Besieged]:
-    """Run a daemon on these hosts, all of them live, with these options."""
+def besieged(
+    hosts: Sequence[dict[str, Any]], *, tls: bool = False, guarded: bool = False, **options: object
+) -> Iterator[Besieged]:
+    """Run a daemon on these hosts, all of them live, with these options.
+
+    One that is guarded has access control, and the honest client a key.
+    """
     with tempfile.TemporaryDirectory(prefix="lxdsched-siege-") as name, ExitStack() as stack:
         directory, port = Path(name), free_port()
         if tls:
             pair = make_certificate("lxdsched", now=datetime.now(UTC))
-            certificate, key = pair.write(directory, "server")
-            options |= {"tls_cert": certificate, "tls_key": key}
+            certificate, key_file = pair.write(directory, "server")
+            options |= {"tls_cert": certificate, "tls_key": key_file}
+        headers = {}
+        if guarded:
+            key = new_key("00000001")
+            clients = directory / "clients.toml"
+            clients.touch(mode=0o600)
+            clients.write_text(
+                f'[honest]\nrights = ["admin"]\nkeys = [{{ id = "00000001", sha256 = "{digest(key).hex()}", '
+                "created = 2026-01-01T00:00:00Z }]\n"
+            )
+            options |= {"clients_file": clients}
+            headers = {"Authorization": f"Bearer {key}"}
         command = [*TWISTD, f"--port={port}"]
-        command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if name in KNOWN]
+        command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts))
         log = stack.enter_context((directory / "log").open("wb"))
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -206,7 +222,7 @@ def besieged(hosts: Sequence[dict[str, Any]], *, tls: bool = False, **options: o
         if ours is not None:
             os.sched_setaffinity(process.pid, {ours})
         try:
-            running = Besieged(process, port, tls, directory / "log", (theirs, ours))
+            running = Besieged(process, port, tls, directory / "log", (theirs, ours), headers)
             _wait(running, len(hosts))
             yield running
         finally:
@@ -225,10 +241,10 @@ def _wait(running: Besieged, hosts: int) -> None:
         assert running.process.poll() is None, f"it ended: {running.log.read_text()}"
         assert time.monotonic() < until, "nobody listens"
         time.sleep(0.05)
-    honest = Honest(running.port, running.tls)
+    honest = Honest(running.port, running.tls, headers=running.headers)
     while True:
         connection = honest.connect()
-        _, shown = Honest.exchange(connection, "GET", "/hosts")
+        _, shown = honest.exchange(connection, "GET", "/hosts")
         connection.close()
         if shown["summary"]["by_state"] == {"live": hosts}:
             return
