@@ -142,7 +142,7 @@ def _read(certificate: crypto.X509, problem: str | None) -> Shown:
     try:
         read = certificate.to_cryptography()
         return Shown(shown, certificate_names(read), read.not_valid_before_utc, read.not_valid_after_utc, problem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         return Shown(shown, (), _NEVER, _NEVER, problem or f"it cannot be read ({error})")
 
 
