@@ -17,7 +17,7 @@ from lxdsched.config import Config, ConfigError, Guard
 WATCH = 5.0
 """Seconds between two looks at whether a file has changed."""
 
-_Look = tuple[tuple[int, int, int] | None, ...]
+_Look = tuple[tuple[int, ...] | None, ...]
 
 
 class Reload:
@@ -30,6 +30,7 @@ class Reload:
         self._clock = clock
         self._take = take
         self._seen = _look(config.reread_files)
+        self._faults: tuple[str, ...] = ()  # of the last time
         self._next: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -45,13 +46,20 @@ class Reload:
 
     def now(self) -> None:
         """Read them again, changed or not."""
+        self._faults = ()
+        self._read()
+
+    def _read(self) -> None:
         self._seen = _look(self._config.reread_files)
         try:
             guard = self._config.reread()
         except ConfigError as error:
-            for fault in error.faults:
-                self._log.error("what has changed is not taken over: {fault}", fault=fault)
+            before, self._faults = self._faults, tuple(error.faults)
+            if self._faults != before:
+                for fault in self._faults:
+                    self._log.error("what has changed is not taken over: {fault}", fault=fault)
             return
+        self._faults = ()
         self._take(guard)
         for warning in guard.warnings:
             self._log.warn("{warning}", warning=warning)
@@ -60,8 +68,9 @@ class Reload:
 
     def _watch(self) -> None:
         self._next = self._clock.callLater(WATCH, self._watch)
-        if _look(self._config.reread_files) != self._seen:
-            self.now()
+        # What could not be read may be read by now, though the files are the same: somebody may wait for a key to end.
+        if self._faults or _look(self._config.reread_files) != self._seen:
+            self._read()
 
 
 def _look(paths: Iterable[Path]) -> _Look:
@@ -69,9 +78,9 @@ def _look(paths: Iterable[Path]) -> _Look:
     return tuple(map(_stat, paths))
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
+def _stat(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size

@@ -97,7 +97,8 @@ class ServerTls:
             for revocation in material.revocations:
                 store.add_crl(revocation)
             if material.revocations:
-                store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+                # Of the authorities in a chain too, not of the client's own certificate alone.
+                store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         required = material.ask is Ask.REQUIRED
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
 

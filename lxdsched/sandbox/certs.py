@@ -88,15 +88,18 @@ def make_certificate(
     return _sign(builder, key, issuer)
 
 
-def make_authority(name: str, *, now: datetime) -> KeyPair:
-    """Make a self-signed certificate authority, for `make_certificate(issuer=...)`, as LXD's PKI mode has one."""
+def make_authority(name: str, *, now: datetime, issuer: KeyPair | None = None, below: int = 0) -> KeyPair:
+    """Make a certificate authority, for `make_certificate(issuer=...)`, as LXD's PKI mode has one.
+
+    It is self-signed unless it has an issuer, and there may be as many authorities `below` it, one below the other.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     builder = (
-        _builder(name, key, now, now + LIFETIME, None)
+        _builder(name, key, now, now + LIFETIME, issuer)
         .add_extension(_usage(ca=True), critical=True)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
     )
-    return _sign(builder, key, None)
+    return _sign(builder, key, issuer)
 
 
 def _builder(

@@ -47,6 +47,7 @@ class Credential:
 
     headers: Mapping[str, str] = field(default_factory=dict)
     pair: KeyPair | None = None
+    chain: bytes = b""
 
 
 class Outfit:
@@ -54,8 +55,12 @@ class Outfit:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        ours, others = make_authority("ours", now=LONG_AGO), make_authority("others", now=LONG_AGO)
+        ours, others = make_authority("ours", now=LONG_AGO, below=1), make_authority("others", now=LONG_AGO)
         self.authority = ours
+        self.kept, self.lost = (
+            make_authority(name, now=LONG_AGO, issuer=ours)
+            for name in ("kept", "lost")  # its key is in other hands
+        )
         self.server = make_certificate("localhost", now=NOW, san=["127.0.0.1"])
         self.server.write(directory, "server")
         keys = {name: new_key(f"{number:08x}") for number, name in enumerate(("right", "reads", "expired", "revoked"))}
@@ -73,6 +78,8 @@ class Outfit:
             "named, expired": issued("schedules.example", not_after=NOW - timedelta(days=1)),
             "named, revoked": issued("schedules.example"),
             "named, by others": issued("schedules.example", others),
+            "named, one below": issued("schedules.example", self.kept),
+            "named, one below that was revoked": issued("schedules.example", self.lost),
             "named, for servers": issued("schedules.example", client=False),
             "named, unknown name": issued("nobody.example"),
             "named, wrong right": issued("reads.example"),
@@ -88,6 +95,10 @@ class Outfit:
             "key, revoked": self.key(keys["revoked"]),
             "key, wrong right": self.key(keys["reads"]),
             **{name: Credential(pair=pair) for name, pair in pairs.items()},
+            "named, one below": Credential(pair=pairs["named, one below"], chain=self.kept.cert_pem),
+            "named, one below that was revoked": Credential(
+                pair=pairs["named, one below that was revoked"], chain=self.lost.cert_pem
+            ),
             "wrong key, pinned": Credential(self.key(new_key("00000000")).headers, pairs["pinned"]),
         }
         (directory / "ca.crt").write_bytes(ours.cert_pem)
@@ -118,7 +129,12 @@ class Outfit:
 
     def revoke(self, *pairs: KeyPair) -> None:
         """Write a revocation list of these certificates."""
-        (self.directory / "ca.crl").write_bytes(revocation_list(self.authority, *pairs))
+        lists = [
+            revocation_list(self.authority, self.lost, *pairs),
+            revocation_list(self.kept),
+            revocation_list(self.lost),
+        ]
+        (self.directory / "ca.crl").write_bytes(b"".join(lists))
 
     def write(self) -> None:
         """Write the clients file."""
@@ -177,7 +193,7 @@ class Visitor:
         self._listener = listener
         self._port = port
 
-    def connect(self, pair: KeyPair | None = None) -> http.client.HTTPConnection:
+    def connect(self, pair: KeyPair | None = None, chain: bytes = b"") -> http.client.HTTPConnection:
         """Make a connection, which is made when it is first used."""
         if self._listener == "unix":
             connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
@@ -188,12 +204,14 @@ class Visitor:
             return http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         context = ssl.create_default_context(cadata=self._outfit.server.cert_pem.decode())
         if pair is not None:
-            context.load_cert_chain(*pair.write(self._outfit.directory, "visitor"))
+            certificate, key = pair.write(self._outfit.directory, "visitor")
+            certificate.write_bytes(pair.cert_pem + chain)
+            context.load_cert_chain(certificate, key)
         return http.client.HTTPSConnection("127.0.0.1", self._port, timeout=PATIENCE, context=context)
 
     def ask(self, credential: Credential, method: str = "POST", path: str = "/schedule") -> str:
         """Ask for a place; return the host's key in the answer, or the code of the error, or REFUSED."""
-        connection = self.connect(credential.pair)
+        connection = self.connect(credential.pair, credential.chain)
         try:
             return self.ask_on(connection, credential.headers, method, path)
         finally:

@@ -40,6 +40,8 @@ CERTIFICATES = {
     "named, expired": "unauthenticated",
     "named, revoked": "unauthenticated",
     "named, by others": "unauthenticated",
+    "named, one below": "placed",
+    "named, one below that was revoked": "unauthenticated",
     "named, for servers": "unauthenticated",
     "named, unknown name": "unauthenticated",
     "named, wrong right": "forbidden",
@@ -194,6 +196,22 @@ def test_a_file_that_cannot_be_used_changes_nothing_and_is_told(
         assert visitor.ask(outfit.credentials["key"]) == "placed"
         assert visitor.ask(outfit.credentials["named"]) == "placed"
         assert daemon.running.end() == TOLD_TO_END
+
+
+def test_a_file_that_could_not_be_used_is_tried_again(fleet: Fleet, outfit: Outfit) -> None:
+    with guarded(fleet.hosts, outfit, "plain") as (daemon, visitor):
+        file = outfit.directory / "clients.toml"
+        file.chmod(0o644)
+        del outfit.clients["right"]
+        outfit.write()
+        daemon.running.wait_for("chmod")
+        assert visitor.ask(outfit.credentials["key"]) == "placed"
+        # Its content and the time of that are the same, and yet it can be used now.
+        file.chmod(0o600)
+        daemon.running.wait_for("read again")
+        assert visitor.ask(outfit.credentials["key"]) == "unauthenticated"
+        assert daemon.running.end() == TOLD_TO_END
+        assert sum("chmod" in line for line in daemon.running.lines) == 1
 
 
 def test_a_unix_socket_is_for_the_daemons_user_and_group_alone(fleet: Fleet, outfit: Outfit) -> None:
