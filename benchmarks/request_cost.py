@@ -46,6 +46,7 @@ OPTIONS = (
     "--poll-interval=86400",
     "--capacity-interval=86400",
     "--host-timeout=60",
+    "--max-rate-per-peer=0",
 )
 TWISTD = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
 

@@ -6,6 +6,7 @@ Nothing here waits for anything, so whatever is checked still holds when it is c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -95,7 +96,7 @@ class MemoryLedger:
             request_id=demand.request_id,
             pool=pool,
             alternates=others,
-            demand=demand,
+            demand=replace(demand, targets=None),  # many names, and nobody asks for them again
         )
         self._picture.add(made)
         return made

@@ -1,8 +1,9 @@
 """All connections: how many there are, whose they are, and which one has to go where another one shall come in.
 
-A connection that waits for a request can be spared, and soonest the one that has waited longest without ever having
-sent a whole one: so those who take places and do nothing with them lose them first, to whoever comes, and a client that
-asks at once is not kept out. One whose request is being answered keeps its place.
+A connection can be spared unless its request is being answered at the moment: also one that waits for its turn, or
+because its peer asks too often. The peer that has the most of them loses one of its own, so that nobody takes places
+from those who have few. Of the connections of a peer, and of all where nobody has more than a few, it is the one that
+has waited longest without ever having sent a whole request, else the one that has waited longest.
 
 Beside that each peer has a budget for connections and requests, which fills again as time goes by. Who has overdrawn it
 is not refused, but has to wait: for the next request of a connection, or for the first one of a new connection.
@@ -19,6 +20,8 @@ from lxdsched.listener.settings import Bounds
 
 MOST_DEBT = 2.0
 """Seconds for which a peer may have overdrawn its budget and still make connections."""
+FEW = 4
+"""Connections that a peer may have without being asked first to make room for others."""
 _SWEEP = 1024
 """Peers without a connection that are remembered before it is looked which of them still matter."""
 
@@ -83,6 +86,7 @@ class Crowd:
         self._clock = clock
         self._peers: dict[str, _Peer] = {}
         self._waiting = _Waiting()
+        self._many: dict[int, dict[_Peer, None]] = {}  # by how many connections they have, if these are more than a few
         self._sweep_at = _SWEEP
         self.connections = 0
         self.turned_away: Counter[Full] = Counter()
@@ -100,10 +104,10 @@ class Crowd:
                 return self._turn_away(Full.RATE_PER_PEER)
             self._charge(peer, cost)
             if peer.connections >= bounds.connections_per_peer and not self._spare(
-                peer.waiting, Full.CONNECTIONS_PER_PEER
+                peer.waiting.first(), Full.CONNECTIONS_PER_PEER
             ):
                 return self._turn_away(Full.CONNECTIONS_PER_PEER)
-        if self.connections >= bounds.connections and not self._spare(self._waiting, Full.CONNECTIONS):
+        if self.connections >= bounds.connections and not self._spare(self._spared(), Full.CONNECTIONS):
             return self._turn_away(Full.CONNECTIONS)
         return True
 
@@ -112,7 +116,7 @@ class Crowd:
         guest = Guest(self._peer(address) if address else None, drop)
         self.connections += 1
         if guest.peer is not None:
-            guest.peer.connections += 1
+            self._count(guest.peer, 1)
         self._wait(guest)
         return guest
 
@@ -124,19 +128,25 @@ class Crowd:
         self.connections -= 1
         self._waiting.remove(guest)
         if guest.peer is not None:
-            guest.peer.connections -= 1
+            self._count(guest.peer, -1)
             guest.peer.waiting.remove(guest)
 
     def ask(self, guest: Guest) -> None:
-        """Take note that a whole request has come in on a connection, which is to keep its place until `rest`."""
+        """Take note that a whole request has come in on a connection, which waits for its turn now."""
+        self.keep(guest)
         guest.asked = True
+        self.rest(guest)
+        if guest.peer is not None:
+            self._charge(guest.peer, 1)
+
+    def keep(self, guest: Guest) -> None:
+        """Let a connection, whose request is about to be answered, keep its place until `rest`."""
         self._waiting.remove(guest)
         if guest.peer is not None:
             guest.peer.waiting.remove(guest)
-            self._charge(guest.peer, 1)
 
     def rest(self, guest: Guest) -> None:
-        """Take note that a connection waits for a request again."""
+        """Take note that a connection waits again, for a request, or until its peer may ask again."""
         if guest.there:
             self._wait(guest)
 
@@ -149,8 +159,26 @@ class Crowd:
         if guest.peer is not None:
             guest.peer.waiting.add(guest)
 
-    def _spare(self, waiting: _Waiting, why: Full) -> bool:
-        guest = waiting.first()
+    def _count(self, peer: _Peer, change: int) -> None:
+        """Count the connections of a peer."""
+        if peer.connections > FEW:
+            alike = self._many[peer.connections]
+            del alike[peer]
+            if not alike:
+                del self._many[peer.connections]
+        peer.connections += change
+        if peer.connections > FEW:
+            self._many.setdefault(peer.connections, {})[peer] = None
+
+    def _spared(self) -> Guest | None:
+        """Find the connection that can be spared first."""
+        for number in sorted(self._many, reverse=True):
+            for peer in self._many[number]:
+                if (guest := peer.waiting.first()) is not None:
+                    return guest
+        return self._waiting.first()
+
+    def _spare(self, guest: Guest | None, why: Full) -> bool:
         if guest is None:
             return False
         self.turned_away[why] += 1

@@ -20,6 +20,8 @@ SLICE = 0.003
 """Seconds of each turn of the reactor that go into answers."""
 CREDIT = 0.02
 """Seconds of our time that a peer may use at once after it has used less than its share."""
+_SWEEP = 1024
+"""Peers that are remembered before it is looked which of them still matter."""
 
 
 class _Queue:
@@ -43,6 +45,7 @@ class Turns:
         self.worked = 0.0  # in all turns together
         self._queues: dict[tuple[str, bool], _Queue] = {}
         self._heap: list[tuple[bool, float, int, _Queue]] = []
+        self._sweep_at = _SWEEP
         self._order = count()
         self._now = 0.0  # how much a peer with a fair share has used
         self._spent = 0.0  # in this turn
@@ -57,6 +60,8 @@ class Turns:
         """
         queue = self._queues.get((peer, known))
         if queue is None:
+            if len(self._queues) >= self._sweep_at:
+                self._sweep()
             queue = self._queues[peer, known] = _Queue(self._now - CREDIT, stranger=not known)
         else:
             queue.used = max(queue.used, self._now - CREDIT)
@@ -88,6 +93,12 @@ class Turns:
             finally:
                 if queue.asked and not queue.waits:
                     self._wait(queue)
+
+    def _sweep(self) -> None:
+        """Forget the peers that wait for nothing and have used no more than one that is new."""
+        used = self._now - CREDIT
+        self._queues = {peer: queue for peer, queue in self._queues.items() if queue.asked or queue.used > used}
+        self._sweep_at = 2 * len(self._queues) + _SWEEP
 
     def _at_once(self, queue: _Queue) -> bool:
         if not self._heap:

@@ -171,11 +171,17 @@ class Channel(HTTPChannel):
             self.site.crowd.ask(self.guest)
         super().allContentReceived()
 
+    def answering(self) -> None:
+        """Take note that a request is about to be answered."""
+        if self.guest is not None:
+            self.site.crowd.keep(self.guest)
+
     def requestDone(self, request: Request) -> None:  # noqa: N802
         """Go on with the next request, at once or when this client may ask again."""
         guest = self.guest
         if self.persistent and guest is not None and (wait := self.site.crowd.patience(guest)):
             # As long as this one is not done, nothing more is read than a buffer's worth.
+            self.site.crowd.rest(guest)
             self._held = self.callLater(wait, self._hear), request
         else:
             self._done(request)

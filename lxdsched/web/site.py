@@ -26,6 +26,7 @@ from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.settings import Bounds
 from lxdsched.listener.turns import Turns
+from lxdsched.quoting import cut
 from lxdsched.tls import CertificateRefused, describe
 from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
@@ -37,6 +38,11 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 
 _NO_CONTENT = 204
 _OWN_FAULTS = 500
+
+MOST_METHOD = 16
+"""Characters of a request's method that the log shows."""
+MOST_PATH = 256
+"""Characters of a request's path that the log shows: strangers are not to fill a disk with it."""
 
 HEALTH = frozenset({b"/healthz", b"/readyz"})
 """What is answered to everybody and at any time, and is not worth a line of the log."""
@@ -96,6 +102,7 @@ class BoundedRequest(Request):
     def _answer(self, answer: Callable[[], None]) -> None:
         if self._disconnected:
             return  # nobody waits for it any more
+        self.channel.answering()
         try:
             answer()
         except Exception:
@@ -235,8 +242,8 @@ class BoundedSite(Site):
         self._log.emit(
             LogLevel.debug if request.path in HEALTH else LogLevel.info,
             "{method} {path} {status}",
-            method=request.method.decode("ascii", "replace"),
-            path=request.path.decode("utf-8", "replace"),
+            method=cut(request.method.decode("ascii", "replace"), MOST_METHOD),
+            path=cut(request.path.decode("utf-8", "replace"), MOST_PATH),
             status=request.code,
             milliseconds=round(seconds * 1000, 2),
             client=address_of(request.getClientAddress()),

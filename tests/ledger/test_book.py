@@ -38,6 +38,11 @@ def test_a_reservation_says_what_was_claimed_where_for_whom_and_until_when(bench
     assert list(caller.all()) == [made]
 
 
+def test_the_hosts_that_a_demand_has_named_are_not_kept(caller: Caller) -> None:
+    made = caller.claim(demand(targets=frozenset({"a", "b", "nowhere"})), "a")
+    assert made.demand == demand()
+
+
 def test_no_two_reservations_have_the_same_id(caller: Caller) -> None:
     assert len({caller.claim(demand()).id for _ in range(50)}) == 50
 

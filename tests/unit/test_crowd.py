@@ -54,11 +54,47 @@ def test_a_connection_whose_request_is_being_answered_keeps_its_place() -> None:
     busy = scene.come("192.0.2.1", "busy")
     assert busy is not None
     scene.crowd.ask(busy)
+    scene.crowd.keep(busy)
     assert scene.come("192.0.2.2") is None
     assert scene.dropped == []
     scene.crowd.rest(busy)
     assert scene.come("192.0.2.2") is not None
     assert scene.dropped == ["busy"]
+
+
+def test_a_request_that_waits_for_its_turn_keeps_no_place() -> None:
+    scene = Scene(connections=1)
+    waiting = scene.come("192.0.2.1", "waiting")
+    assert waiting is not None
+    scene.crowd.ask(waiting)
+    assert scene.come("192.0.2.2") is not None
+    assert scene.dropped == ["waiting"]
+
+
+def test_who_has_most_places_loses_one_to_who_has_few() -> None:
+    scene = Scene(connections=20)
+    for number in range(2):
+        scene.come("192.0.2.1", f"modest {number}")
+    for number in range(18):
+        guest = scene.come("198.51.100.1", f"greedy {number}")
+        assert guest is not None
+        scene.crowd.ask(guest)
+    for _ in range(3):
+        assert scene.come("192.0.2.2", "new") is not None
+    assert scene.dropped == ["greedy 0", "greedy 1", "greedy 2"]
+
+
+def test_where_the_greediest_can_spare_none_the_next_one_does() -> None:
+    scene = Scene(connections=20)
+    for number in range(8):
+        scene.come("192.0.2.1", f"idle {number}")
+    for _ in range(12):
+        guest = scene.come("198.51.100.1", "busy")
+        assert guest is not None
+        scene.crowd.ask(guest)
+        scene.crowd.keep(guest)
+    assert scene.come("192.0.2.2") is not None
+    assert scene.dropped == ["idle 0"]
 
 
 def test_who_has_too_many_connections_makes_room_for_its_own_and_for_nobody_else() -> None:
@@ -140,7 +176,7 @@ def test_the_counts_are_those_of_the_connections_that_are_there(seed: int, total
     here: dict[str, tuple[str, Guest]] = {}
     for step in range(60):
         scene.now += random.choice([0.0, 0.1, 2.0])
-        action = random.randrange(4)
+        action = random.randrange(5)
         if action == 0:
             address, name = random.choice(["", "192.0.2.1", "192.0.2.2"]), str(step)
             if (guest := scene.come(address, name)) is not None:
@@ -152,6 +188,8 @@ def test_the_counts_are_those_of_the_connections_that_are_there(seed: int, total
                 scene.crowd.ask(guest)
             elif action == 2:
                 scene.crowd.rest(guest)
+            elif action == 3:
+                scene.crowd.keep(guest)
             else:
                 scene.crowd.leave(here.pop(name)[1])
         for name in scene.dropped:

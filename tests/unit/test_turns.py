@@ -154,3 +154,13 @@ def test_a_stranger_is_nobody_who_is_known_though_its_address_is_their_name() ->
     scene.turns.ask("same", lambda: scene.answered.append("known"), known=True)
     scene.turn()
     assert "known" in scene.answered
+
+
+def test_peers_that_have_had_their_turn_are_forgotten_though_there_is_always_one_that_waits() -> None:
+    scene = Scene()
+    for number in range(10_000):
+        scene.ask("greedy", 6)
+        scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
+        scene.turn()
+    assert ("greedy", False) in scene.turns._queues
+    assert len(scene.turns._queues) < 4000
