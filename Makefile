@@ -42,8 +42,12 @@ run: $(INSTALLED)  ## Start the daemon: on LXD_MULTI_HOSTS where that is set, el
 	address=$${LXD_MULTI_SCHEDULER_INTERFACE:-127.0.0.1}
 	[[ $$address != *:* ]] || address="[$$address]"
 	url=http://$$address:$${LXD_MULTI_SCHEDULER_PORT:-8080}
-	echo "lxdsched is about to answer on $$url; Ctrl-C ends it. To try it, from another terminal:"
-	echo "  curl -d '{\"instance_requirements\": {\"cpu\": 2, \"memory\": 2048}}' $$url/schedule"
+	if [[ -n $${LXD_MULTI_SCHEDULER_ENDPOINT:-}$${LXD_MULTI_SCHEDULER_TLS_CERT:-}$${LXD_MULTI_SCHEDULER_CLIENTS_FILE:-} ]]; then
+	    echo "lxdsched is about to say where it listens; Ctrl-C ends it."
+	else
+	    echo "lxdsched is about to answer on $$url; Ctrl-C ends it. To try it, from another terminal:"
+	    echo "  curl -d '{\"instance_requirements\": {\"cpu\": 2, \"memory\": 2048}}' $$url/schedule"
+	fi
 	if [[ -n $${LXD_MULTI_HOSTS:-} ]]; then
 	    exec $(DAEMON)
 	fi

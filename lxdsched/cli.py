@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["key"]:
         from lxdsched.access.command import main as key
 
-        return key(arguments[1:], _clients_file)
+        return key(arguments[1:], _clients_file, _unfit)
     if arguments[:1] == ["trust"]:
         from lxdsched.trust_command import main as trust  # nor is this
 
@@ -71,3 +71,18 @@ def _clients_file(config: str | None) -> str | None:
     except ConfigError as error:
         raise SystemExit("\n".join(error.faults)) from None
     return None if path is None else str(path)
+
+
+def _unfit(path: str) -> str | None:
+    """Say why the daemon would refuse a clients file for who can get at it; None when it would not."""
+    from lxdsched.config.files import Files
+    from lxdsched.config.values import Fault
+
+    try:
+        # Whose it is to be is not known here.
+        Files(None, allow_exposed=False, owner=os.stat(path).st_uid).read_secret(path, named=True)
+    except OSError:
+        return None
+    except Fault as fault:
+        return str(fault)
+    return None

@@ -27,11 +27,13 @@ class _Refused(Exception):  # noqa: N818
 def main(
     arguments: Sequence[str],
     configured: Callable[[str | None], str | None],
+    unfit: Callable[[str], str | None] = lambda _path: None,
     clock: Callable[[], datetime] | None = None,
 ) -> int:
     """Run `lxdsched key`; return the exit status.
 
     `configured` finds the clients file of a configuration, whose own file is given or else named by the environment.
+    `unfit` says why the daemon would not take a file as it is, None where it would.
     """
     options = _parser().parse_args(arguments)
     now = clock() if clock else datetime.now(UTC)
@@ -40,6 +42,8 @@ def main(
         if not path:
             raise _Refused("no clients file: give --file FILE, or set clients_file (LXD_MULTI_SCHEDULER_CLIENTS_FILE)")
         options.run(path, options, now.astimezone(UTC).replace(microsecond=0))
+        if (why := unfit(path)) is not None:
+            _tell(f"But the daemon will not take the file as it is, and goes by what it has read before: {why}")
     except ClientsError as error:
         return _complain(error.faults)
     except _Refused as error:

@@ -84,11 +84,16 @@ class Files:
         path = self.path(name)
         return self._content(path, cut(str(path), MOST_PATH)).data
 
-    def read_secret(self, name: str) -> bytes:
-        """Read a file that nobody else may read or write. Fault where somebody may, with what mends it."""
+    def read_secret(self, name: str, *, named: bool = False) -> bytes:
+        """Read a file that nobody else may read or write. Fault where somebody may, with what mends it.
+
+        Its name is shown where it is a whole path, or said to be a name and no secret by itself.
+        """
         path = self.path(name)
         # What is no path at all may be the secret itself: people do set a password where its file is wanted.
-        content = self._content(path, cut(str(path), MOST_PATH) if path.is_absolute() else "the file that is named")
+        content = self._content(
+            path, cut(str(path), MOST_PATH) if named or path.is_absolute() else "the file that is named"
+        )
         exposed = self._exposed(path, content)
         if exposed is not None:
             if not self.allow_exposed:
@@ -116,15 +121,15 @@ class Files:
         shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
         if content.owner == _ROOT:
             if mode & _BEYOND_ROOTS_GROUP:
-                return f"{shown}: a secret that others can get at: chmod 0640 {where} or less"
+                return f"{shown}: others can get at it: chmod 0640 {where} or less"
         elif content.owner != self._owner:
             ours = _user(self._owner)
             return (
-                f"{shown}: a secret that belongs neither to {ours}, as whom the daemon runs, nor to root: "
+                f"{shown}: it belongs neither to {ours}, as whom the daemon runs, nor to root: "
                 f"chown {ours} {where} && chmod 0600 {where}"
             )
         elif mode & _OTHERS:
-            return f"{shown}: a secret that others can get at: chmod 0600 {where}"
+            return f"{shown}: others can get at it: chmod 0600 {where}"
         return None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,10 +29,7 @@ Named = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What was read. Without `clients` everybody may do everything, without `tls` there is none.
-
-    `warnings` are those of reading it again; at the start they are among the configuration's.
-    """
+    """What was read. Without `clients` everybody may do everything, without `tls` there is none."""
 
     clients: Clients | None = None
     tls: TlsMaterial | None = None
@@ -62,7 +60,7 @@ class GuardFiles:
         register = Register()
         clients = None if self.clients is None else _clients(self.clients, files, faults)
         tls = None if self.tls is None else _tls(self.tls, files, clients, faults, register)
-        return Guard(clients, tls, register.all())
+        return Guard(clients, tls, register.all(), tuple(_in_vain(clients, tls)))
 
     def paths(self, files: Files) -> tuple[Path, ...]:
         """Say where they are."""
@@ -72,8 +70,18 @@ class GuardFiles:
         return tuple(files.path(each[1]) for each in named if each is not None)
 
 
+def _in_vain(clients: Clients | None, tls: TlsMaterial | None) -> Iterator[str]:
+    """Warn of clients whose certificates nobody will ever see."""
+    for entry in () if clients is None else clients.entries:
+        seen = tls is not None and tls.ask is not Ask.NONE
+        if (entry.fingerprints or entry.names) and not seen:
+            yield f"client {entry.client.name} is known by certificates, and the listener asks for none"
+        elif entry.names and tls is not None and not tls.authorities:
+            yield f"client {entry.client.name} is known by names that no tls_client_ca can have put into a certificate"
+
+
 def _clients(named: Named, files: Files, faults: list[str]) -> Clients | None:
-    content = _content(named, files.read_secret, faults)
+    content = _content(named, partial(files.read_secret, named=True), faults)
     try:
         return None if content is None else read_clients(content, named[1])
     except ClientsError as error:

@@ -110,7 +110,7 @@ def _reread(guard_files: GuardFiles, files: Files) -> Guard:
     guard = guard_files.load(anew, faults)
     if faults:
         raise ConfigError(faults)
-    return replace(guard, warnings=tuple(anew.warnings))
+    return replace(guard, warnings=(*guard.warnings, *anew.warnings))
 
 
 def find(sources: Sources, name: str) -> tuple[str, Any]:
@@ -190,7 +190,7 @@ class _Loader:
             reread=partial(_reread, guard_files, self._files),
             reread_files=guard_files.paths(self._files),
             state_directory=state,
-            warnings=(*self._strays(), *self._files.warnings, *unremembered(hosts, state)),
+            warnings=(*self._strays(), *self._files.warnings, *guard.warnings, *unremembered(hosts, state)),
             certificates=self._register.all(),
         )
 

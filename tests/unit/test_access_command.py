@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def key(*arguments: object, status: int = 0, configured: str | None = None) -> None:
-    assert main([str(each) for each in arguments], lambda _: configured, lambda: NOW) == status
+    assert main([str(each) for each in arguments], lambda _: configured, clock=lambda: NOW) == status
 
 
 def run(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -92,3 +92,16 @@ def test_check_counts_the_clients(
     file.write_text("[a]")
     assert main(["check"]) == 1
     assert capsys.readouterr().err == f"{file}: a.rights: must be an array of at least one of schedule, read, admin\n"
+
+
+def test_a_key_in_a_file_that_the_daemon_will_not_take_is_said_to_be_of_no_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "clients.toml"
+    assert main(["key", "new", "a", "--file", str(file)]) == 0
+    assert "will not take" not in capsys.readouterr().err
+    file.chmod(0o644)
+    assert main(["key", "revoke", "a", "--file", str(file)]) == 0
+    assert f"the daemon will not take the file as it is, and goes by what it has read before: {file}" in (
+        capsys.readouterr().err
+    )

@@ -11,7 +11,7 @@ import pytest
 from lxdsched.listener.tls import Ask
 from lxdsched.sandbox.certs import make_authority, make_certificate
 from tests.e2e.guarded import revocation_list
-from tests.unit.conftest import configure, faults
+from tests.unit.conftest import configure, faults, warnings
 
 NOW = datetime.now(UTC)
 PREFIX = "LXD_MULTI_SCHEDULER_"
@@ -156,3 +156,20 @@ def test_a_certificate_that_has_ended_is_no_fault(entry: dict[str, Any], files: 
     ended.write(tmp_path, "server")
     config = configure([entry], **cast(Any, files))
     assert [each.state(NOW) for each in config.guard.certificates] == ["ended", "good"]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "warning"),
+    [
+        (["TLS_CLIENT_CA", "TLS_CLIENT_CRL"], "client ci is known by names that no tls_client_ca can have put"),
+        (
+            ["TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "TLS_CLIENT_CRL"],
+            "client ci is known by certificates, and the listener asks for none",
+        ),
+    ],
+)
+def test_it_warns_of_certificates_that_can_never_count(
+    entry: dict[str, Any], files: dict[str, str], left_out: list[str], warning: str
+) -> None:
+    (found,) = warnings(configure([entry], **cast(Any, without(files, *left_out))))
+    assert found.startswith(warning)

@@ -123,14 +123,14 @@ def test_what_mends_an_exposed_secret_is_said(tmp_path: Path) -> None:
     path.chmod(0o644)
     files = Files(None, allow_exposed=False, owner=US)
     assert fault_of(files, path, secret=True) == (
-        f"{path}: mode 0644, owner root: a secret that others can get at: chmod 0640 '{path}' or less"
+        f"{path}: mode 0644, owner root: others can get at it: chmod 0640 '{path}' or less"
     )
     os.chown(path, US, -1)
     assert fault_of(Files(None, allow_exposed=False, owner=US), path, secret=True) == (
-        f"{path}: mode 0644, owner 4711: a secret that others can get at: chmod 0600 '{path}'"
+        f"{path}: mode 0644, owner 4711: others can get at it: chmod 0600 '{path}'"
     )
     assert fault_of(Files(None, allow_exposed=False, owner=1), path, secret=True) == (
-        f"{path}: mode 0644, owner 4711: a secret that belongs neither to daemon, as whom the daemon runs, nor to "
+        f"{path}: mode 0644, owner 4711: it belongs neither to daemon, as whom the daemon runs, nor to "
         f"root: chown daemon '{path}' && chmod 0600 '{path}'"
     )
 
