@@ -24,6 +24,8 @@ from lxdsched.tls import HostPolicy
 
 MOST_HEADERS = 64 * 1024
 """Bytes that the headers of an answer may have."""
+READ = 16 * 1024
+"""Bytes that are taken in at once: in pieces of one byte they take long, and others wait meanwhile."""
 _END_OF_HEADERS = re.compile(rb"\n\r?\n")
 _STATUS = re.compile(rb"[^ \n]* ([^ \n]*)[ \n]")
 
@@ -87,6 +89,8 @@ class _Known(ProtocolWrapper):
 
     def makeConnection(self, transport: Any) -> None:  # noqa: N802
         self._among.add(self)
+        # Twisted lets each of its connections say how much it reads, and TLS stands between.
+        transport.transport.bufferSize = READ
         super().makeConnection(transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802

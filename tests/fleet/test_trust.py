@@ -8,6 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.logger import LogLevel
 
+from lxdsched.fleet.connections import READ
 from lxdsched.model import State, View
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
 from lxdsched.sandbox.server import SandboxServer
@@ -154,3 +155,14 @@ def test_a_fingerprint_may_be_written_as_people_copy_it(text: str) -> None:
 def test_what_is_no_fingerprint_is_refused(text: str) -> None:
     with pytest.raises(IdentityError):
         read_fingerprint(text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_little_of_what_a_host_says_is_taken_in_at_once(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    async with running_fleet([host_settings(server.url, pair, pinned(server.keypair.fingerprint))]) as fleet:
+        await fleet.views()
+        (host,) = fleet._hosts.values()
+        connections = host._client._connections
+        sizes = {each.transport.transport.bufferSize for each in connections.open | connections.streams}  # type: ignore[union-attr]
+        assert sizes == {READ}
