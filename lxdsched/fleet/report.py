@@ -13,8 +13,12 @@ _log = Logger()
 
 
 def report(before: View, now: View, *, failing: bool, anew: bool) -> None:
-    """Log what is new: the host's state, or the reason of a failure that comes `anew`, and its doubtful instances."""
-    if now.state is not before.state or anew:
+    """Log what is new: the host's state, or the reason of a failure that comes `anew`, and its doubtful instances.
+
+    Of a host that is not trusted each new reason is told: a person who has mended one hears of the next.
+    """
+    another = now.state is State.UNTRUSTED and now.reason != before.reason
+    if now.state is not before.state or anew or another:
         told = {"host": now.host, "state": now.state.value, "reason": now.reason}
         if failing:
             _log.warn("host {host} is {state}: {reason}", **told)

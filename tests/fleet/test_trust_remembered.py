@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.logger import LogLevel
 
 from lxdsched.model import State
 from lxdsched.sandbox.certs import KeyPair, make_certificate
@@ -16,6 +17,7 @@ from lxdsched.trust import records
 from lxdsched.trust.file import TrustFile
 from lxdsched.trust.keeper import Keeper
 from lxdsched.trust.records import Known
+from tests.conftest import Logged
 from tests.fleet.conftest import MakeServer
 from tests.support import ANSWERING, eventually, host_settings, only_view, pinned, running_fleet, the_reactor, until
 
@@ -84,6 +86,21 @@ async def test_what_is_accepted_while_it_runs_is_chosen_again(
         await until(fleet, State.UNTRUSTED)
         file.update(lambda hosts: records.accept(hosts or {}, server.url, OTHER.fingerprint, NOW), 60)
         await until(fleet, State.LIVE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_host_lacks_beside_the_trust_in_it_is_told_once_that_is_accepted(
+    make_server: MakeServer, pair: KeyPair, file: TrustFile, logged: Logged
+) -> None:
+    server = await make_server()
+    async with running_fleet([host_settings(server.url, pair)], keeper=keeper(file)) as fleet:
+        await until(fleet, State.LIVE)
+        server.state.distrust(pair.fingerprint)
+        await replaced(server, OTHER)
+        await until(fleet, State.UNTRUSTED)
+        file.update(lambda hosts: records.accept(hosts or {}, server.url, OTHER.fingerprint, NOW), 60)
+        await eventually(lambda: any("does not trust our" in each for each in logged.messages(LogLevel.warn)))
+    assert any("is asked again" in each for each in logged.messages(LogLevel.info))
 
 
 @pytest_twisted.ensureDeferred
