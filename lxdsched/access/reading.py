@@ -18,8 +18,8 @@ from lxdsched.access.values import Client, Entry, Key, Right
 from lxdsched.spelling import meant
 from lxdsched.tls import IdentityError, read_fingerprint
 
-MOST_BYTES = 4 * 1024 * 1024
-"""Size of the largest clients file: some ten thousand clients."""
+MOST_BYTES = 1024**2
+"""Size of the largest clients file: some five thousand clients."""
 
 NAME_GRAMMAR = "1 to 64 of A-Z, a-z, 0-9 and . _ @ -"
 """What a client may be called, for people."""

@@ -18,8 +18,8 @@ from lxdsched.listener.turns import Turns
 
 _HANDSHAKES = 3.0
 """What a TLS handshake takes of a peer's budget beside the connection: about as much of our time as three requests."""
-_HANDSHAKE = 0.002
-"""Seconds of our time that it takes."""
+_GREETINGS = 2
+"""What a client of TLS says until it has shaken hands, in so many pieces."""
 _PIECE = 4096
 """Bytes that are read at once."""
 _LONG = 0.001
@@ -52,7 +52,7 @@ class Admission(Factory):
         self.crowd = crowd
         self.turns = turns
         self.reactor = reactor
-        self.work = _HANDSHAKE if secure else 0.0
+        self.greetings = _GREETINGS if secure else 0
         self._cost = 1.0 + _HANDSHAKES if secure else 1.0
         self._said_at = -_QUIET
         self._said = 0
@@ -75,6 +75,10 @@ class Admission(Factory):
         if self.crowd.turned_away.total() > self._said:
             self._tell(host)
         return cast(IProtocol, _Passage(self, addr, peer)) if admitted else None
+
+    def broken(self) -> None:
+        """Log a failure of ours to read what a client has sent."""
+        self._log.failure("reading from a client broke")
 
     def _tell(self, host: str) -> None:
         now = self.reactor.seconds()
@@ -106,6 +110,7 @@ class _Passage(Connected):
         self._guest: Guest | None = None
         self._waiting: IDelayedCall | None = None
         self._within: Any = None
+        self._greetings = admission.greetings
         self._unread = b""
         self._reading = False  # while it waits for its turn to be read
         self._paused = False
@@ -138,22 +143,37 @@ class _Passage(Connected):
             self._unread += data
             self._pause()
             return
+        if self._greetings:
+            # A handshake always takes time.
+            self._greetings -= 1
+            self._unread = data
+            self._await_reading(0.0)
+            return
         turns = self._admission.turns
         began, worked = turns.clock(), turns.worked
         self._within.dataReceived(data[:_PIECE])
         took = turns.clock() - began - (turns.worked - worked)  # but for answers, which had a turn
         self._unread = data[_PIECE:]
         if (self._unread or took > _LONG) and not self._gone:
-            self._reading = True
+            self._await_reading(took)
+
+    def _await_reading(self, took: float) -> None:
+        self._reading = True
+        self._admission.turns.ask(self._peer, self._read, took)
+        if self._reading:
             self._pause()
-            turns.ask(self._peer, self._read, took)
 
     def _read(self) -> None:
         if self._gone:
             return
         piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
-        if piece:
+        try:
             self._within.dataReceived(piece)
+        except Exception:
+            # In a turn there is nobody else to end the connection.
+            self._admission.broken()
+            self.transport.abortConnection()
+            return
         if self._unread:
             self._admission.turns.ask(self._peer, self._read)
         else:
@@ -162,7 +182,7 @@ class _Passage(Connected):
 
     def _queue(self) -> None:
         self._waiting = None
-        self._admission.turns.ask(self._peer, self._enter, self._admission.work)
+        self._admission.turns.ask(self._peer, self._enter)
         if self._within is None:
             self._pause()
 
