@@ -35,8 +35,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         return [each.value for each in common if isinstance(each.value, str)] if len(common) == 1 else []
-    return [
-        *found.get_values_for_type(x509.DNSName),
-        *found.get_values_for_type(x509.RFC822Name),
-        *found.get_values_for_type(x509.UniformResourceIdentifier),
-    ]
+    # Who may issue one kind of name alone does not come by another kind with it.
+    dns = [name for name in found.get_values_for_type(x509.DNSName) if "@" not in name and ":" not in name]
+    mail = [name for name in found.get_values_for_type(x509.RFC822Name) if "@" in name and ":" not in name]
+    return [*dns, *mail, *(name for name in found.get_values_for_type(x509.UniformResourceIdentifier) if ":" in name)]

@@ -18,6 +18,7 @@ from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lxdsched.access import Shown, certificate_names
@@ -106,13 +107,26 @@ class ServerTls:
             peer = _peer(connection.get_app_data())
             if not ok and peer.problem is None:
                 peer.problem = _problem(error, depth)
-            # OpenSSL's last call is for the client's own certificate, when all that it has against it is said.
+            # Soon, so that the client is told within the handshake. OpenSSL may still find something.
             if required and ok and depth == 0:
                 self._insist(_read(shown, peer.problem))
             return True
 
         context.set_verify(mode, verify)
+        if required:
+            context.set_info_callback(self._watch)
         return context
+
+    def _watch(self, connection: SSL.Connection, where: int, _code: int) -> None:
+        """Insist once more when OpenSSL has said all: it looks at names last, after the client's own certificate."""
+        if where & SSL.SSL_CB_HANDSHAKE_DONE:
+            protocol, shown = connection.get_app_data(), connection.get_peer_certificate()
+            try:
+                if shown is None:
+                    raise CertificateRefused("it shows no certificate")
+                self._insist(_read(shown, _peer(protocol).problem))
+            except CertificateRefused:
+                protocol.failVerification(Failure())
 
     def _insist(self, shown: Shown) -> None:
         if not self._known(shown):

@@ -88,10 +88,13 @@ def make_certificate(
     return _sign(builder, key, issuer)
 
 
-def make_authority(name: str, *, now: datetime, issuer: KeyPair | None = None, below: int = 0) -> KeyPair:
+def make_authority(
+    name: str, *, now: datetime, issuer: KeyPair | None = None, below: int = 0, domain: str | None = None
+) -> KeyPair:
     """Make a certificate authority, for `make_certificate(issuer=...)`, as LXD's PKI mode has one.
 
-    It is self-signed unless it has an issuer, and there may be as many authorities `below` it, one below the other.
+    It is self-signed unless it has an issuer, and there may be as many authorities `below` it, one below the other. One
+    with a domain is confined to DNS names in it.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     builder = (
@@ -99,6 +102,9 @@ def make_authority(name: str, *, now: datetime, issuer: KeyPair | None = None, b
         .add_extension(_usage(ca=True), critical=True)
         .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
     )
+    if domain is not None:
+        confined = x509.NameConstraints(permitted_subtrees=[x509.DNSName(domain)], excluded_subtrees=None)
+        builder = builder.add_extension(confined, critical=True)
     return _sign(builder, key, issuer)
 
 

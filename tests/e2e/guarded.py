@@ -61,6 +61,7 @@ class Outfit:
             make_authority(name, now=LONG_AGO, issuer=ours)
             for name in ("kept", "lost")  # its key is in other hands
         )
+        self.confined = make_authority("confined", now=LONG_AGO, issuer=ours, domain="team.example")
         self.server = make_certificate("localhost", now=NOW, san=["127.0.0.1"])
         self.server.write(directory, "server")
         keys = {name: new_key(f"{number:08x}") for number, name in enumerate(("right", "reads", "expired", "revoked"))}
@@ -80,6 +81,7 @@ class Outfit:
             "named, by others": issued("schedules.example", others),
             "named, one below": issued("schedules.example", self.kept),
             "named, one below that was revoked": issued("schedules.example", self.lost),
+            "named, one below that may not": issued("schedules.example", self.confined),
             "named, for servers": issued("schedules.example", client=False),
             "named, unknown name": issued("nobody.example"),
             "named, wrong right": issued("reads.example"),
@@ -98,6 +100,9 @@ class Outfit:
             "named, one below": Credential(pair=pairs["named, one below"], chain=self.kept.cert_pem),
             "named, one below that was revoked": Credential(
                 pair=pairs["named, one below that was revoked"], chain=self.lost.cert_pem
+            ),
+            "named, one below that may not": Credential(
+                pair=pairs["named, one below that may not"], chain=self.confined.cert_pem
             ),
             "wrong key, pinned": Credential(self.key(new_key("00000000")).headers, pairs["pinned"]),
         }
@@ -133,6 +138,7 @@ class Outfit:
             revocation_list(self.authority, self.lost, *pairs),
             revocation_list(self.kept),
             revocation_list(self.lost),
+            revocation_list(self.confined),
         ]
         (self.directory / "ca.crl").write_bytes(b"".join(lists))
 

@@ -168,3 +168,18 @@ def test_alternative_names_that_cannot_be_read_are_none(content: bytes) -> None:
 
 def test_dates_of_any_zone_will_do() -> None:
     assert KNOWN.by_certificate(shown("named.example.com"), datetime.now(UTC).replace(2026, 11, 26, 12)).name == "named"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        x509.UniformResourceIdentifier("named.example.com"),
+        x509.RFC822Name("named.example.com"),
+        x509.DNSName("Joe@example.com"),
+        x509.DNSName("spiffe://example.com/Joe"),
+        x509.RFC822Name("spiffe://Joe@example.com"),
+        x509.UniformResourceIdentifier("Joe@example.com"),
+    ],
+)
+def test_a_name_of_another_kind_does_not_count(name: x509.GeneralName) -> None:
+    assert certificate_names(certificate(x509.SubjectAlternativeName([name]))) == ()
