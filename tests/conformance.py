@@ -16,8 +16,16 @@ from lxdsched.web.description.errors import KINDS
 ANYWHERE = {400, 401, 404, 405, 408, 413, 431, 500, 503}
 """What a request may be answered with that is for no endpoint."""
 
-_PLAIN = {"connection", "content-length", "content-type", "date", "server", "transfer-encoding"}
-"""Headers that HTTP itself describes."""
+_PLAIN = {
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "server",
+    "transfer-encoding",
+    "x-content-type-options",
+}
+"""Headers that HTTP itself describes, or that are for browsers alone."""
 
 
 @cache

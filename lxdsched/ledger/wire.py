@@ -20,6 +20,8 @@ from txredisapi import RedisProtocol, ResponseError
 
 from lxdsched.tls import CertificateRefused, describe
 
+MOST_REPLY = 32 * 1024**2
+"""Bytes that a server may say until a reply that was asked for is whole: some ten thousands of reservations."""
 _MOST_QUOTED = 200
 """Characters of a server's own words that we pass on."""
 
@@ -74,6 +76,7 @@ class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
         self.server = server
         self.ended: str | None = None
         self.when_ended: Callable[[str], None] | None = None
+        self._heard = 0  # bytes since the last reply
         self._asked: dict[Deferred[Any], None] = {}  # those that wait, in their order
 
     def ask(self, *words: bytes | str | int) -> Deferred[Any]:
@@ -111,6 +114,12 @@ class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:  # noqa: N802
         """Take in replies."""
+        if self.ended is not None:
+            return
+        self._heard += len(data)
+        if self._heard > MOST_REPLY:
+            self.end(f"{self.server} says more than {MOST_REPLY // 1024**2} MiB at once")
+            return
         try:
             super().dataReceived(data, unpause)
         except Exception:  # whatever it may be that it says
@@ -130,6 +139,7 @@ class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
         self._asked.pop(waiter, None)
 
     def _answered(self, result: object, waiter: Deferred[Any]) -> None:
+        self._heard = 0
         if self._asked.pop(waiter, waiter) is not None:
             return
         if not isinstance(result, Failure):

@@ -224,7 +224,8 @@ class Channel(HTTPChannel):
         transport = self.tcp
         transport.write(
             b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\n"
-            b"Cache-Control: no-store\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
             % (error.status, phrase(error.status), request_id.encode(), len(body), body)
         )
         transport.unregisterProducer()  # type: ignore[attr-defined]  # else it would wait for the channel's leave

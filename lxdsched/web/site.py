@@ -194,6 +194,7 @@ class BoundedRequest(Request):
             self.setHeader("Content-Type", content_type)
             self.setHeader(b"Content-Length", b"%d" % len(body))
         self.setHeader(b"Cache-Control", b"no-store")
+        self.setHeader(b"X-Content-Type-Options", b"nosniff")
         if self.channel is not None:
             if self.channel.site.stopping:
                 self.channel.persistent = False
