@@ -168,7 +168,8 @@ class _Passage(Connected):
             return
         piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
         try:
-            self._within.dataReceived(piece)
+            if piece:
+                self._within.dataReceived(piece)
         except Exception:
             # In a turn there is nobody else to end the connection.
             self._admission.broken()

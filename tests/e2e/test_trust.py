@@ -251,14 +251,14 @@ def full(site: Site) -> Iterator[None]:
 
 def test_a_disk_that_has_room_again_is_written_to(site: Site, full: None) -> None:
     filler = site.state / "filler"
-    with site.host("old"):
-        with site.daemon() as running:
-            with pytest.raises(OSError, match="No space left"):
-                filler.write_bytes(bytes(1024**2))
+    with site.daemon() as running:
+        with pytest.raises(OSError, match="No space left"):
+            filler.write_bytes(bytes(1024**2))
+        with site.host("old"):
             site.chosen(running)
             running.running.wait_for(f"who is trusted cannot be remembered: {site.file}: No space left on device")
             filler.unlink()
-        assert site.known()[0]["fingerprint"] == OLD
+    assert site.known()[0]["fingerprint"] == OLD
 
 
 def test_a_directory_that_becomes_read_only_costs_nothing_but_an_error_in_the_log(site: Site, full: None) -> None:
