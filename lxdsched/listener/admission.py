@@ -1,6 +1,6 @@
 """Lets connections in, one after the other, before anything is spent on them: no TLS, no HTTP, no object of either.
 
-What they send is counted too: where it takes time to read, it has to wait for its turn like everything else.
+What they send is read in turns too: to read can cost more than to answer, as with a handshake.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from lxdsched.listener.turns import Turns
 
 _HANDSHAKES = 3.0
 """What a TLS handshake takes of a peer's budget beside the connection: about as much of our time as three requests."""
-_GREETINGS = 2
-"""What a client of TLS says until it has shaken hands, in so many pieces."""
+_RECEIVED = 16 * 1024
+"""Bytes that are taken from the system at once: so many wait here of each connection, the others there."""
 _PIECE = 4096
-"""Bytes that are read at once."""
-_LONG = 0.001
-"""Seconds of our time that it may take to read them before there is a turn for the next ones."""
+"""Bytes that are read in a turn."""
 _QUIET = 10.0
 """Seconds between two lines of the log about clients that were turned away."""
 
@@ -34,9 +32,10 @@ def address_of(peer: object) -> str:
 
 
 class Hosting(Protocol):
-    """The protocol of a client who was let in, and what it is among all."""
+    """The protocol of a client who was let in, what it is among all, and what its address counts as."""
 
     guest: Guest | None
+    peer: str
 
 
 class Admission(Factory):
@@ -52,7 +51,6 @@ class Admission(Factory):
         self.crowd = crowd
         self.turns = turns
         self.reactor = reactor
-        self.greetings = _GREETINGS if secure else 0
         self._cost = 1.0 + _HANDSHAKES if secure else 1.0
         self._said_at = -_QUIET
         self._said = 0
@@ -96,7 +94,7 @@ class Admission(Factory):
 
 
 class _Passage(Connected):
-    """A connection: it waits for its turn to come in, and what it sends is read in turns where that takes time.
+    """A connection: it waits for its turn to come in, and for one whenever there is something to read.
 
     To read can cost more than to answer: a body in pieces of one byte, TLS in records of one byte.
     """
@@ -110,7 +108,6 @@ class _Passage(Connected):
         self._guest: Guest | None = None
         self._waiting: IDelayedCall | None = None
         self._within: Any = None
-        self._greetings = admission.greetings
         self._unread = b""
         self._reading = False  # while it waits for its turn to be read
         self._paused = False
@@ -119,6 +116,7 @@ class _Passage(Connected):
     def connectionMade(self) -> None:  # noqa: N802
         """Begin to wait, if it has to."""
         crowd = self._admission.crowd
+        self.transport.bufferSize = _RECEIVED
         self._guest = crowd.join(self._peer, self.transport.abortConnection)
         if wait := crowd.patience(self._guest):
             self._pause()
@@ -138,54 +136,41 @@ class _Passage(Connected):
             self._within.connectionLost(reason)
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
-        """Read what came in: at once as long as that takes no time, and as much as came of it."""
-        if self._reading:
-            self._unread += data
-            self._pause()
-            return
-        if self._greetings:
-            # A handshake always takes time.
-            self._greetings -= 1
-            self._unread = data
-            self._await_reading(0.0)
-            return
-        turns = self._admission.turns
-        began, worked = turns.clock(), turns.worked
-        self._within.dataReceived(data[:_PIECE])
-        took = turns.clock() - began - (turns.worked - worked)  # but for answers, which had a turn
-        self._unread = data[_PIECE:]
-        if (self._unread or took > _LONG) and not self._gone:
-            self._await_reading(took)
+        """Read what came in when it has its turn: at once while there is time for all."""
+        self._unread += data
+        if self._reading or self._within is None:
+            self._pause()  # what comes next can wait where it is
+        else:
+            self._reading = True
+            self._await_reading()
 
-    def _await_reading(self, took: float) -> None:
-        self._reading = True
-        self._admission.turns.ask(self._peer, self._read, took)
-        if self._reading:
-            self._pause()
+    def _await_reading(self) -> None:
+        caller = "" if self._guest is None else self._guest.caller
+        self._admission.turns.ask(caller or self._peer, self._read, known=bool(caller))
 
     def _read(self) -> None:
         if self._gone:
             return
         piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
         try:
-            if piece:
-                self._within.dataReceived(piece)
+            self._within.dataReceived(piece)
         except Exception:
             # In a turn there is nobody else to end the connection.
             self._admission.broken()
             self.transport.abortConnection()
             return
-        if self._unread:
-            self._admission.turns.ask(self._peer, self._read)
+        self._read_on()
+
+    def _read_on(self) -> None:
+        self._reading = bool(self._unread)
+        if self._reading:
+            self._await_reading()
         else:
-            self._reading = False
             self._resume()
 
     def _queue(self) -> None:
         self._waiting = None
         self._admission.turns.ask(self._peer, self._enter)
-        if self._within is None:
-            self._pause()
 
     def _enter(self) -> None:
         if self._gone:
@@ -194,10 +179,11 @@ class _Passage(Connected):
         if within is None:
             self.transport.abortConnection()
             return
-        cast(Hosting, getattr(within, "wrappedProtocol", within)).guest = self._guest
+        hosting = cast(Hosting, getattr(within, "wrappedProtocol", within))
+        hosting.guest, hosting.peer = self._guest, self._peer
         self._within = within
         within.makeConnection(self.transport)
-        self._resume()
+        self._read_on()
 
     def _pause(self) -> None:
         if not self._gone:

@@ -35,15 +35,16 @@ class Full(StrEnum):
 
 
 class Guest:
-    """One connection, as long as it is there. `drop` ends it at once."""
+    """One connection, as long as it is there. `drop` ends it at once; `caller` is who asked last, if known."""
 
-    __slots__ = ("asked", "drop", "peer", "there")
+    __slots__ = ("asked", "caller", "drop", "peer", "there")
 
     def __init__(self, peer: _Peer | None, drop: Callable[[], None]) -> None:
         self.peer = peer
         self.drop = drop
         self.asked = False  # whether a whole request has ever come in
         self.there = True
+        self.caller = ""
 
 
 class _Waiting:

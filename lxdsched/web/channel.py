@@ -17,8 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
 from lxdsched.access import Shown
-from lxdsched.listener.admission import address_of
-from lxdsched.listener.crowd import Crowd, Guest, peer_address
+from lxdsched.listener.crowd import Crowd, Guest
 from lxdsched.listener.settings import Bounds
 from lxdsched.listener.tls import shown_certificate
 from lxdsched.listener.turns import Turns
@@ -94,8 +93,6 @@ class Channel(HTTPChannel):
         site = self.site
         self.totalHeadersSize = self.MAX_LENGTH = site.bounds.head
         site.channels.add(self)
-        host = address_of(self.tcp.getPeer())
-        self.peer = peer_address(host) if host else ""
         super().connectionMade()
         self._deadline = self.callLater(site.bounds.sending, self._silent)
 

@@ -97,6 +97,8 @@ class BoundedRequest(Request):
         except Exception:
             site.report(Failure(), self.path)
             answer = partial(self.answer_error, internal_error())
+        if self.channel.guest is not None:
+            self.channel.guest.caller = who if known else ""
         site.turns.ask(who, partial(self._answer, answer), known=known)
 
     def _answer(self, answer: Callable[[], None]) -> None:

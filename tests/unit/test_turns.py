@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import pytest
 from twisted.internet.task import Clock
 
-from lxdsched.listener.turns import CREDIT, SLICE, Turns
+from lxdsched.listener.turns import EARNS, FIRST, MOST, SLICE, Turns
 
 COST = SLICE * 0.21
 """What an answer costs here: five of them fill a slice."""
@@ -22,15 +23,29 @@ class Scene:
         self.turns = Turns(self.reactor, lambda: self.worked)
         self.answered: list[str] = []
 
-    def ask(self, peer: str, times: int = 1, cost: float = COST) -> None:
+    def ask(self, peer: str, times: int = 1, cost: float = COST, *, known: bool = False) -> None:
         """Have a peer ask."""
 
-        def answer() -> None:
-            self.worked += cost
-            self.answered.append(peer)
-
         for _ in range(times):
-            self.turns.ask(peer, answer)
+            self.turns.ask(peer, partial(self.answer, peer, cost), known=known)
+
+    def answer(self, peer: str, cost: float) -> None:
+        """Work for a peer."""
+        self.worked += cost
+        self.reactor.rightNow += cost
+        self.answered.append(peer)
+
+    def rest(self, seconds: float) -> None:
+        """Let time go by in which nobody asks."""
+        self.reactor.rightNow += seconds
+
+    def flood(self, peers: int) -> None:
+        """Have peers ask for more than there is time for, until they have nothing left but their share."""
+        for number in range(peers):
+            self.ask(f"flooding {number}", 500)
+        while len(self.answered) < 150 * peers:
+            self.turn()
+        self.answered.clear()
 
     def turn(self) -> None:
         """Let the reactor turn once. The clock's own `advance` would go on with what is called meanwhile."""
@@ -61,17 +76,64 @@ def test_a_turn_ends_when_its_slice_is_used_up_and_the_next_goes_on() -> None:
     assert len(scene.answered) == 12
 
 
-def test_who_asks_now_and_then_goes_before_any_number_that_ask_all_the_time() -> None:
+def test_who_rests_between_its_requests_goes_before_any_number_that_ask_all_the_time() -> None:
     scene = Scene()
-    for _ in range(10):
-        for number in range(200):
-            scene.ask(f"flooding {number}")
-    for _ in range(100):
-        scene.turn()
-    before = len(scene.answered)
     scene.ask("honest")
+    scene.flood(200)
+    for _ in range(50):
+        scene.rest(2 * COST / EARNS)
+        scene.turn()
+        scene.answered.clear()
+        scene.ask("honest", 2)
+        scene.turn()
+        assert scene.answered[:2] == ["honest"] * 2
+
+
+@pytest.mark.parametrize(("rested", "earned"), [(0.25, 0.25), (0.5, 0.5), (1.0, 1.0), (1e6, 1.0)])
+def test_rest_earns_a_part_of_its_time_and_no_more_than_so_much(rested: float, earned: float) -> None:
+    scene = Scene()
+    scene.flood(5)
+    scene.ask("honest", 300)
+    while scene.answered.count("honest") < 300:
+        scene.turn()
+    scene.rest(MOST / EARNS)  # what it has used beyond what it had earned
+    scene.rest(rested * MOST / EARNS)
+    scene.answered.clear()
+    scene.ask("honest", 200)
+    while len(scene.answered) < 150:
+        scene.turn()
+    first = scene.answered.index(next(peer for peer in scene.answered if peer != "honest"))
+    assert first == pytest.approx(earned * MOST / COST, abs=1.5)
+
+
+def test_who_is_new_has_time_for_a_first_request_and_then_its_share() -> None:
+    scene = Scene()
+    scene.flood(5)
+    scene.ask("new", 200)
+    while len(scene.answered) < 100:
+        scene.turn()
+    first = scene.answered.index(next(peer for peer in scene.answered if peer != "new"))
+    assert first == pytest.approx(FIRST / COST, abs=2.5)
+
+
+def test_who_has_rested_most_goes_first_of_those_who_rest() -> None:
+    scene = Scene()
+    scene.ask("rested")
+    scene.rest(MOST / EARNS)
+    scene.flood(5)
+    for number in range(50):
+        scene.ask(f"new {number}")
+    scene.answered.clear()
+    scene.ask("rested")
     scene.turn()
-    assert scene.answered[before] == "honest"
+    assert scene.answered[0] == "rested"
+
+
+def test_what_a_request_leads_to_is_done_at_once_where_nobody_else_is_next() -> None:
+    scene = Scene()
+    scene.flood(200)
+    scene.turns.ask("honest", lambda: scene.ask("honest"))
+    assert scene.answered == ["honest"]
 
 
 def test_everybody_who_asks_all_the_time_gets_the_same_share_however_much_it_asks_for() -> None:
@@ -120,21 +182,13 @@ def test_an_answer_that_breaks_keeps_nobody_from_being_answered() -> None:
     def broken() -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
-        scene.turns.ask("b", broken)
+    scene.turns.ask("b", broken)
     scene.ask("b")
     scene.ask("c")
+    with pytest.raises(ZeroDivisionError):
+        scene.finish()
     scene.finish()
     assert Counter(scene.answered) == {"a": 6, "b": 1, "c": 1}
-
-
-def test_nothing_is_remembered_of_peers_when_nobody_waits() -> None:
-    scene = Scene()
-    for number in range(100):
-        scene.ask(f"peer {number}")
-    scene.finish()
-    assert scene.turns._queues == {}
-    assert CREDIT > COST
 
 
 def test_who_is_known_goes_before_all_who_are_not() -> None:
