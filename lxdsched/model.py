@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lxdsched.repeats import RequestKey, key
+
 MILLICORES = 1000
 """Millicores in one core."""
 
@@ -95,8 +97,8 @@ class Demand:
     """What a request asks for.
 
     `targets` None means any host; `architecture` is LXD's name (`x86_64`). A host with a ready pool instance of the
-    kind `pool` is preferred. `instance_name` is what the caller will call the instance or its runner, `request_id` the
-    key under which a repeated request is known.
+    kind `pool` is preferred. `instance_name` is what the caller will call the instance or its runner, `request_id` what
+    it calls the request. `client` is its name, None without access control.
     """
 
     resources: Resources
@@ -106,6 +108,12 @@ class Demand:
     pool: Kind | None = None
     instance_name: str | None = None
     request_id: str | None = None
+    client: str | None = None
+
+    @property
+    def key(self) -> RequestKey | None:
+        """What the request is known by when it is repeated."""
+        return key(self.client, self.request_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +185,8 @@ class Reservation:
 
     Times are seconds of the ledger's clock. `pool` is the kind of pool instance that was promised, None when none was.
     `instance` is the label (`project/name`) of the instance that took the reservation over; from then on it claims
-    nothing, and is only remembered. `alternates` are the other hosts that the answer to the `demand` named.
+    nothing, and is only remembered. `alternates` are the other hosts that the answer to the `demand` named, `client` is
+    the name of who was answered, None without access control.
     """
 
     id: str
@@ -191,6 +200,12 @@ class Reservation:
     alternates: tuple[str, ...] = ()
     instance: str | None = None
     demand: Demand | None = None
+    client: str | None = None
+
+    @property
+    def key(self) -> RequestKey | None:
+        """What the request is known by for which it was made."""
+        return key(self.client, self.request_id)
 
     @property
     def phase(self) -> Phase:

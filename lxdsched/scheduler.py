@@ -32,7 +32,7 @@ class UnknownStrategyError(ValueError):
 
 
 class RepeatedRequestError(ValueError):
-    """A `request_id` that lives, for another demand; the message says which."""
+    """A `request_id` of this client that lives, for another demand; the message says which."""
 
 
 class Scheduler:
@@ -104,9 +104,9 @@ class Scheduler:
         return refuse(self._board.views(demand.targets), demand)
 
     def _known(self, demand: Demand) -> Placement | None:
-        if demand.request_id is None:
+        if (key := demand.key) is None:
             return None
-        made = self._ledger.find(demand.request_id)
+        made = self._ledger.find(key)
         return None if made is None else self._placement(made, demand)
 
     def _placement(self, made: Reservation, demand: Demand) -> Placement:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lxdsched.model import Claims, Demand, Instance, Reservation, Resources
+from lxdsched.repeats import RequestKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Ledger(Protocol):
     def watch(self, changed: Callable[[str], None]) -> None:
         """Have `changed` called with a host whenever what is claimed on it changes."""
 
-    def find(self, request_id: str) -> Reservation | None:
+    def find(self, key: RequestKey) -> Reservation | None:
         """Return the living reservation that was made under this key, as far as this process knows."""
 
     async def refresh(self) -> None:
@@ -71,7 +72,7 @@ class Ledger(Protocol):
         """Claim the demand on the first host of `rank()` on which it fits beside all that is claimed there.
 
         To check and to claim is one step. Where others have claimed meanwhile, the hosts are ranked anew. Where a
-        reservation lives under the demand's `request_id`, that one is returned and nothing claimed. None when the
+        reservation lives under the demand's key, that one is returned and nothing claimed. None when the
         demand fits on no candidate. Raises LedgerUnavailableError.
         """
 

@@ -7,7 +7,7 @@
 --       4 hosts      hash    host -> ids of the living reservations there, oldest first, a space between
 --       5 changed    zset    host -> version of the last change there
 --       6 ends       zset    reservation id -> when its time is up
---       7 requests   hash    request_id -> reservation id
+--       7 requests   hash    key of a request -> reservation id
 --       8 released   zset    reservation id -> when its time would have been up
 -- ARGV  1 operation, 2 epoch, 3 version: what the caller knows; then what the operation wants
 --

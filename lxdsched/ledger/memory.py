@@ -15,6 +15,7 @@ from lxdsched.ledger.book import Candidate, Rank
 from lxdsched.ledger.picture import Picture
 from lxdsched.ledger.sight import matches
 from lxdsched.model import Claims, Demand, Instance, Kind, Reservation, promised
+from lxdsched.repeats import RequestKey
 
 
 class MemoryLedger:
@@ -40,16 +41,16 @@ class MemoryLedger:
         """Say what is claimed on a host now and not seen there."""
         return self._picture.claims(host)
 
-    def find(self, request_id: str) -> Reservation | None:
+    def find(self, key: RequestKey) -> Reservation | None:
         """Return the living reservation that was made under this key."""
-        return self._picture.find(request_id)
+        return self._picture.find(key)
 
     async def refresh(self) -> None:
         """Do nothing: nobody else claims."""
 
     async def reserve(self, demand: Demand, rank: Rank) -> Reservation | None:
         """Claim the demand on the first of these hosts on which it fits beside all that is claimed there."""
-        if (known := self._picture.find(demand.request_id)) is not None:
+        if (known := self._picture.find(demand.key)) is not None:
             return known
         candidates = rank()
         for number, candidate in enumerate(candidates, start=1):
@@ -97,6 +98,7 @@ class MemoryLedger:
             pool=pool,
             alternates=others,
             demand=replace(demand, targets=None),  # many names, and nobody asks for them again
+            client=demand.client,
         )
         self._picture.add(made)
         return made

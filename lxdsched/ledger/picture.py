@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lxdsched.model import NO_CLAIMS, Claims, Kind, Reservation, Resources
+from lxdsched.repeats import RequestKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Picture:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._alive: dict[str, Reservation] = {}
-        self._requests: dict[str, str] = {}
+        self._requests: dict[RequestKey, str] = {}
         self._hosts: dict[str, dict[str, None]] = {}  # the ids on each host, oldest first
         self._settled: set[str] = set()
         self._marked: dict[str, float] = {}
@@ -63,10 +64,10 @@ class Picture:
         self._expire()
         return self._alive.get(reservation_id)
 
-    def find(self, request_id: str | None) -> Reservation | None:
+    def find(self, key: RequestKey | None) -> Reservation | None:
         """Return the living reservation that was made under this key."""
         self._expire()
-        return None if request_id is None else self._alive.get(self._requests.get(request_id, ""))
+        return None if key is None else self._alive.get(self._requests.get(key, ""))
 
     def all(self) -> Sequence[Reservation]:
         """List what lives, oldest first."""
@@ -101,8 +102,8 @@ class Picture:
         held = self._unhold(made.host, made.id)
         self._alive[made.id] = made
         self._hosts.setdefault(made.host, {})[made.id] = None
-        if made.request_id is not None:
-            self._requests.setdefault(made.request_id, made.id)
+        if made.key is not None:
+            self._requests.setdefault(made.key, made.id)
         heapq.heappush(self._ends, (made.expires_at, made.id))
         if held is None or (held.resources, held.pool) != (made.resources, made.pool):
             self._touch(made.host)
@@ -205,8 +206,8 @@ class Picture:
 
     def _forget(self, reservation_id: str) -> None:
         gone = self._alive.pop(reservation_id)
-        if gone.request_id is not None and self._requests.get(gone.request_id) == reservation_id:
-            del self._requests[gone.request_id]
+        if gone.key is not None and self._requests.get(gone.key) == reservation_id:
+            del self._requests[gone.key]
         ids = self._hosts[gone.host]
         del ids[reservation_id]
         if not ids:

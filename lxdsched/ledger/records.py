@@ -14,6 +14,8 @@ import msgspec
 
 from lxdsched.model import Demand, InstanceType, Kind, Reservation, Resources
 from lxdsched.quoting import cut, quoted
+from lxdsched.repeats import RequestKey
+from lxdsched.repeats import read as read_key
 
 _MOST_SAID = 200
 """Characters of what is wrong, which may quote what was found."""
@@ -42,7 +44,8 @@ class _Demand(msgspec.Struct, omit_defaults=True):
     architecture: str | None = None
     pool: _Kind | None = None
     instance_name: str | None = None
-    request_id: str | None = None
+    request_id: str | None = None  # the whole key's text
+    client: str | None = None
 
 
 class _Record(msgspec.Struct):
@@ -141,6 +144,11 @@ def kind(pool: Kind | None) -> bytes:
     return b"" if pool is None else msgspec.json.encode(_kind(pool))
 
 
+def request(key: RequestKey | None) -> str:
+    """Write the key of a request as the script reads it; nothing when it is None."""
+    return "" if key is None else key.text()
+
+
 def rest(demand: Demand, candidates: Sequence[str], by: str) -> bytes:
     """Write what the script does not look at: the end of a record, which the script begins."""
     said = {"candidates": candidates, "by": by, "demand": _demand(demand)}
@@ -165,6 +173,8 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
         raise RecordError(f"the record of reservation {quoted(entry.id)} cannot be read: {why}") from None
     resources = Resources(said.cpu, said.memory)
     pool = None if said.demand.pool is None else Kind(said.demand.pool.resource_type, said.demand.pool.image_alias)
+    named = None if said.demand.request_id is None else read_key(said.demand.request_id)
+    client, request_id = (said.demand.client, None) if named is None else (named.client, named.request_id)
     place = said.candidates.index(said.host) + 1 if said.host in said.candidates else 0
     return Reservation(
         id=entry.id,
@@ -173,7 +183,7 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
         created_at=now + (said.created - time) / 1000,
         expires_at=now + (said.expires - time) / 1000,
         instance_name=said.demand.instance_name,
-        request_id=said.demand.request_id,
+        request_id=request_id,
         pool=pool if said.promised else None,
         alternates=tuple(said.candidates[place:]),
         demand=Demand(
@@ -182,21 +192,27 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
             architecture=said.demand.architecture,
             pool=pool,
             instance_name=said.demand.instance_name,
-            request_id=said.demand.request_id,
+            request_id=request_id,
+            client=client,
         ),
+        client=client,
     )
 
 
 def brought(made: Reservation, now: float, by: str) -> list[str | bytes | int]:
     """Write a reservation as a replica brings it when it joins, in the order in which the script reads it."""
     demand = made.demand or Demand(
-        made.resources, pool=made.pool, instance_name=made.instance_name, request_id=made.request_id
+        made.resources,
+        pool=made.pool,
+        instance_name=made.instance_name,
+        request_id=made.request_id,
+        client=made.client,
     )
     return [
         made.id,
         round((made.expires_at - now) * 1000),
         round((now - made.created_at) * 1000),
-        made.request_id or "",
+        request(made.key),
         made.instance or "",
         made.host,
         made.resources.cpu,
@@ -216,5 +232,6 @@ def _demand(demand: Demand) -> _Demand:
         architecture=demand.architecture,
         pool=None if demand.pool is None else _kind(demand.pool),
         instance_name=demand.instance_name,
-        request_id=demand.request_id,
+        request_id=request(demand.key) or None,
+        client=demand.client,
     )

@@ -25,6 +25,7 @@ from lxdsched.ledger.presence import Link
 from lxdsched.ledger.sight import news
 from lxdsched.ledger.takeover import TakeOver
 from lxdsched.model import Claims, Demand, Instance, Reservation
+from lxdsched.repeats import RequestKey
 
 MOST_EXACT = 4
 """How often a demand is ranked anew for the best host of all, before any that has room will do."""
@@ -96,9 +97,9 @@ class RedisLedger:
         """Say what is claimed on a host now and not seen there, as far as this process knows."""
         return self._picture.claims(host)
 
-    def find(self, request_id: str) -> Reservation | None:
+    def find(self, key: RequestKey) -> Reservation | None:
         """Return the living reservation that was made under this key, as far as this process knows."""
-        return self._picture.find(request_id)
+        return self._picture.find(key)
 
     # What is asked of Redis
 
@@ -113,7 +114,7 @@ class RedisLedger:
         began = self._clock.seconds()
         fresh, moved, full = False, False, None
         for number in count():
-            if (known := self._picture.find(demand.request_id)) is not None:
+            if (known := self._picture.find(demand.key)) is not None:
                 return known
             here = await self._presence.here(self._left(began) - self._patience / 2)
             self._check_usable()
@@ -194,7 +195,7 @@ class RedisLedger:
         arguments: list[Argument] = [
             reservation_id,
             round(self._life * 1000),
-            demand.request_id or "",
+            records.request(demand.key),
             int(exact),
             demand.resources.cpu,
             demand.resources.memory,

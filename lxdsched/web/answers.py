@@ -144,6 +144,7 @@ def reservations(made: Iterable[Reservation], now: Moment) -> dict[str, Any]:
                 "memory": each.resources.memory,
                 "instance_name": each.instance_name,
                 "request_id": each.request_id,
+                "client": each.client,
                 "pooled": each.pool is not None,
                 "created_at": now.show(each.created_at),
                 "expires_at": now.show(each.expires_at),

@@ -157,7 +157,7 @@ class Api:
         return answer
 
     async def _schedule(self, request: BoundedRequest) -> dict[str, Any]:
-        asked = read_schedule(request.body())
+        asked = read_schedule(request.body(), None if request.caller is None else request.caller.name)
         request.notes.update(cpu=answers.cores(asked.demand.resources.cpu), memory=asked.demand.resources.memory)
         try:
             decided = await self._scheduler.schedule(asked.demand, asked.strategy, dry_run=asked.dry_run)

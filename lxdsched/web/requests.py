@@ -57,8 +57,8 @@ class ScheduleRequest:
     ignored: tuple[str, ...]
 
 
-def read_schedule(body: bytes) -> ScheduleRequest:
-    """Read a request. ApiError `invalid_request` with the field's path when it is not one."""
+def read_schedule(body: bytes, client: str | None = None) -> ScheduleRequest:
+    """Read a request of this client. ApiError `invalid_request` with the field's path when it is not one."""
     top = _object(_json(body), "the body")
     if _REQUIREMENTS in top:
         place, prefix, unit = _object(top[_REQUIREMENTS], _REQUIREMENTS), f"{_REQUIREMENTS}.", MEBIBYTE
@@ -79,6 +79,7 @@ def read_schedule(body: bytes) -> ScheduleRequest:
         pool=_pool(top),
         instance_name=_text(top.get("instance_name"), "instance_name"),
         request_id=_text(top.get("request_id"), "request_id"),
+        client=client,
     )
     dry_run = top.get("dry_run")
     if dry_run is not None and not isinstance(dry_run, bool):

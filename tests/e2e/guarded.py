@@ -142,6 +142,13 @@ class Outfit:
         ]
         (self.directory / "ca.crl").write_bytes(b"".join(lists))
 
+    def admit(self, name: str, *rights: str) -> Credential:
+        """Write a client with these rights into the clients file; return its key."""
+        key = new_key(f"{0xA0 + len(self.clients):08x}")
+        self.clients[name] = {"rights": list(rights), "keys": [_key(key)]}
+        self.write()
+        return self.key(key)
+
     def write(self) -> None:
         """Write the clients file."""
         file = self.directory / "clients.toml"
@@ -241,10 +248,10 @@ class Visitor:
 
 
 @contextmanager
-def guarded(hosts: object, outfit: Outfit, listener: str) -> Iterator[tuple[Daemon, Visitor]]:
-    """Run a daemon that listens in some way, with access control."""
+def guarded(hosts: object, outfit: Outfit, listener: str, **settings: str) -> Iterator[tuple[Daemon, Visitor]]:
+    """Run a daemon that listens in some way, with access control; `settings` are more of its environment."""
     port = free_port()
-    environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts), **outfit.settings(listener, port))
+    environment = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts), **outfit.settings(listener, port), **settings)
     with run(TWISTD, environment) as running:
         running.wait_for("listens on")
         yield Daemon(running, port), Visitor(outfit, listener, port)

@@ -31,7 +31,8 @@ RECORD = {
         "architecture": "x86_64",
         "pool": {"resource_type": "small", "image_alias": "ubuntu"},
         "instance_name": "runner-1",
-        "request_id": "7",
+        "request_id": '["ci","7"]',
+        "client": "ci",
     },
 }
 good = msgspec.json.encode(RECORD)

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from lxdsched.ledger.book import Candidate, Ledger
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Demand, Instance, Reservation, Resources
+from lxdsched.repeats import RequestKey
 from tests.ledger.stopped import StoppedRedis
 from tests.redis.server import RedisServer
 
@@ -139,9 +140,9 @@ class Caller:
         """Give a reservation back."""
         return self.bench.wait(self.bench.ledger.release(reservation.id))
 
-    def find(self, request_id: str) -> Reservation | None:
+    def find(self, request_id: str, client: str | None = None) -> Reservation | None:
         """Look a reservation up by its request."""
-        return self.bench.ledger.find(request_id)
+        return self.bench.ledger.find(RequestKey(client, request_id))
 
     def all(self) -> Sequence[Reservation]:
         """List what lives."""

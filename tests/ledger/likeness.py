@@ -39,10 +39,12 @@ class Likeness:
             tuple(entry.pool for entry in pending if entry.pool is not None),
         )
 
-    def known(self, request_id: str | None) -> Entry | None:
+    def known(self, request_id: str | None, client: str | None) -> Entry | None:
         if request_id is None:
             return None
-        return next((entry for entry in self.entries if entry.demand.request_id == request_id), None)
+        asked = (request_id, client)
+        found = (entry for entry in self.entries if (entry.demand.request_id, entry.demand.client) == asked)
+        return next(found, None)
 
     def first_with_room(self, demand: Demand, candidates: Sequence[Candidate]) -> Candidate | None:
         fitting = (

@@ -104,6 +104,42 @@ def test_requests_without_a_key_are_never_taken_for_the_same(caller: Caller) -> 
     assert caller.claim(demand(request_id="r-1")).id != caller.claim(demand(request_id="r-2")).id
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("ci", "r-1"), ("qa", "r-1")),
+        (("ci", "r-1"), (None, "r-1")),
+        (("ci", "r-1"), (None, '["ci","r-1"]')),
+        (("ci", "r-1"), (None, '[null,"r-1"]')),
+        ((None, "r-1"), (None, '[null,"r-1"]')),
+        ((None, "["), (None, '[null,"["]')),
+        (("ci", "r-1"), ("ci", '["ci","r-1"]')),
+        (("a", "b c"), ("a b", "c")),
+        (("a", 'b","c'), ('a","b', "c")),
+        (("a", "\0b"), ("a\0", "b")),
+    ],
+)
+def test_a_request_id_is_its_clients_own_whatever_it_looks_like(
+    bench: Bench, caller: Caller, one: tuple[str | None, str], other: tuple[str | None, str]
+) -> None:
+    asked = {key: demand(2, 2 * GIB, client=key[0], request_id=key[1]) for key in (one, other)}
+    made = {key: caller.claim(each) for key, each in asked.items()}
+    assert [(each.client, each.request_id) for each in caller.all()] == [one, other]
+    assert made[one].id != made[other].id
+    assert {key: caller.claim(each) for key, each in asked.items()} == made, "repeated, each gets its own"
+    assert caller.release(made[one])
+    assert caller.find(one[1], one[0]) is None
+    assert caller.find(other[1], other[0]) == made[other]
+    assert caller.claim(asked[one]).id != made[one].id
+    bench.advance(LIFE)
+    assert bench.idle()
+
+
+def test_who_has_claimed_is_known_without_a_key_too(caller: Caller) -> None:
+    caller.claim(demand(client="ci"))
+    assert [(each.client, each.request_id) for each in caller.all()] == [("ci", None)]
+
+
 def test_an_unknown_request_is_not_found(caller: Caller) -> None:
     caller.claim(demand(), "a")
     caller.claim(demand(request_id="r-1"), "a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -23,7 +24,8 @@ from tests.ledger.likeness import Likeness
 from tests.support import GIB
 
 HOSTS = ("a", "b", "c")
-REQUESTS = ("r-1", "r-2", "r-3")
+REQUESTS = ("r-1", "r-2", '["ci","r-1"]')
+CLIENTS = ("ci", None)
 
 sizes = st.builds(
     Resources,
@@ -38,6 +40,7 @@ demands = st.builds(
     pool=st.none() | kinds,
     instance_name=st.none() | names,
     request_id=st.none() | st.sampled_from(REQUESTS),
+    client=st.sampled_from(CLIENTS),
 )
 candidates = st.builds(
     Candidate,
@@ -84,7 +87,7 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(demand=demands, offered=candidate_lists)
     def reserve(self, demand: Demand, offered: list[Candidate]) -> None:
-        known = self.likeness.known(demand.request_id)
+        known = self.likeness.known(demand.request_id, demand.client)
         first = self.likeness.first_with_room(demand, offered)
         made = self.caller.reserve(demand, *offered)
         if known is not None:
@@ -221,9 +224,14 @@ class Sequences(RuleBasedStateMachine):
         assert listed == expected
 
     @invariant()
+    def each_is_shown_as_it_was_asked_for_and_by_whom(self) -> None:
+        listed = [(each.request_id, each.client) for each in self.caller.all()]
+        assert listed == [(each.demand.request_id, each.demand.client) for each in self.likeness.entries]
+
+    @invariant()
     def a_request_is_known_as_long_as_its_reservation_lives(self) -> None:
-        for request_id in REQUESTS:
-            found, known = self.caller.find(request_id), self.likeness.known(request_id)
+        for request_id, client in product(REQUESTS, CLIENTS):
+            found, known = self.caller.find(request_id, client), self.likeness.known(request_id, client)
             assert (found and found.id) == (known and known.id)
 
     @invariant()

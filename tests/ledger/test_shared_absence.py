@@ -63,7 +63,7 @@ def test_what_is_claimed_alone_is_brought_along_and_what_others_claimed_meanwhil
     first = other.placed()
     one.placed(1)
     one.wire.cut = True
-    made = one.placed(pool=UBUNTU, instance_name="job-1", request_id="r-1")
+    made = one.placed(pool=UBUNTU, instance_name="job-1", request_id="r-1", client="ci")
     assert one.ledger.degraded
     second = other.placed(4)
     one.wire.cut = False
@@ -73,7 +73,9 @@ def test_what_is_claimed_alone_is_brought_along_and_what_others_claimed_meanwhil
     assert replace(brought, created_at=made.created_at, expires_at=made.expires_at) == made
     assert brought.expires_at == pytest.approx(made.expires_at, abs=0.01)
     assert one.claimed() == other.claimed()
-    assert other.placed(pool=UBUNTU, instance_name="job-1", request_id="r-1").id == made.id
+    assert other.placed(pool=UBUNTU, instance_name="job-1", request_id="r-1", client="ci").id == made.id
+    for name in ("qa", None):
+        assert other.placed(pool=UBUNTU, instance_name="job-1", request_id="r-1", client=name).id != made.id
 
 
 def test_a_replica_that_joins_brings_any_number(pair: tuple[Replica, Replica], stopped: StoppedRedis) -> None:

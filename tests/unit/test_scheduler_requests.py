@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from lxdsched.ledger.book import Candidate, Rank
 from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Code, Demand, Instance, Kind, Placement, Refusal, Reservation, Resources, State
+from lxdsched.repeats import RequestKey
 from lxdsched.scheduler import RepeatedRequestError
 from tests.ledger.bench import at_once
 from tests.unit.scheduled import LIFE, Beaten, Scheduled
@@ -119,6 +120,45 @@ def test_the_key_of_a_request_that_lives_cannot_be_used_for_another_demand(other
     scheduled.placed(other)
 
 
+def test_the_same_request_id_of_two_clients_is_two_requests() -> None:
+    scheduled = Scheduled(host("a"), host("b", used=1))
+    asked = {name: demand(request_id="r-1", client=name) for name in ("ci", "qa", None)}
+    first = {name: scheduled.placed(each).reservation for name, each in asked.items()}
+    assert len({each.id for each in first.values() if each is not None}) == 3
+    again = {name: scheduled.placed(each).reservation for name, each in asked.items()}
+    assert again == first
+    assert [(each.client, each.request_id) for each in scheduled.living()] == [(name, "r-1") for name in asked]
+
+
+def test_what_another_client_asked_for_under_a_request_id_does_not_matter() -> None:
+    scheduled = Scheduled(host("a"))
+    scheduled.placed(demand(request_id="r-1", client="ci"))
+    scheduled.placed(demand(3, 2, request_id="r-1", client="qa"))
+    with pytest.raises(RepeatedRequestError, match="'r-1' was used for another demand"):
+        scheduled.placed(demand(3, 2, request_id="r-1", client="ci"))
+
+
+def test_the_same_request_id_of_two_clients_is_two_requests_also_while_both_wait_for_hosts() -> None:
+    scheduled = Scheduled(host("a"))
+    gates: list[Deferred[None]] = []
+
+    def wait() -> Deferred[None]:
+        gates.append(Deferred())
+        return gates[-1]
+
+    scheduled.fleet.refreshing = wait
+    answers: list[Placement | Refusal] = []
+    for name in ("ci", "qa", "ci", "qa"):
+        asking = scheduled.scheduler.schedule(demand(request_id="r-1", client=name))
+        Deferred.fromCoroutine(asking).addCallback(answers.append)
+    for gate in gates:
+        gate.callback(None)
+    made = [each.reservation for each in answers if isinstance(each, Placement)]
+    assert [each.client for each in made if each is not None] == ["ci", "qa", "ci", "qa"]
+    assert (made[0], made[1]) == (made[2], made[3])
+    assert made[0] != made[1]
+
+
 def test_the_key_of_a_request_whose_claim_was_given_back_claims_anew() -> None:
     scheduled = Scheduled(host("a"))
     first = scheduled.placed(demand(request_id="r-1")).reservation
@@ -169,7 +209,7 @@ def test_a_request_that_another_replica_has_answered_for_another_demand_is_an_er
     class Elsewhere(MemoryLedger):
         """Finds a request only when it reserves: it was made elsewhere in between."""
 
-        def find(self, request_id: str) -> Reservation | None:
+        def find(self, key: RequestKey) -> Reservation | None:
             return None
 
         async def reserve(self, demand: Demand, rank: Rank) -> Reservation | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
 
 from lxdsched.access import Client, Clients, Right
 from lxdsched.access.keys import digest, new_key
 from lxdsched.access.values import Entry, Key
+from lxdsched.sandbox.faults import Delay
 from tests.conftest import Logged
-from tests.web.client import ask, connect
+from tests.support import eventually
+from tests.web.client import Answer, ask, connect
 from tests.web.conftest import Served
 
 NOW = datetime.now(UTC)
@@ -35,17 +39,19 @@ def _entry(name: str, *rights: Right, expires: datetime | None = None) -> Entry:
     return Entry(Client(name, frozenset(rights)), (key,))
 
 
+def _entries() -> list[Entry]:
+    return [
+        _entry("ci", Right.SCHEDULE),
+        _entry("eye", Right.READ),
+        _entry("boss", Right.ADMIN),
+        _entry("old", Right.ADMIN, expires=NOW - timedelta(seconds=1)),
+    ]
+
+
 @pytest.fixture
 def guarded(served: Served) -> Served:
     """An API with access control."""
-    served.site.gate.clients = Clients(
-        [
-            _entry("ci", Right.SCHEDULE),
-            _entry("eye", Right.READ),
-            _entry("boss", Right.ADMIN),
-            _entry("old", Right.ADMIN, expires=NOW - timedelta(seconds=1)),
-        ]
-    )
+    served.site.gate.clients = Clients(_entries())
     return served
 
 
@@ -129,6 +135,78 @@ async def test_who_asked_is_in_the_line_of_the_log(guarded: Served, logged: Logg
     await tried(guarded, "GET", "/hosts", {})
     lines = [event for event in logged if event.get("path") == "/hosts"]
     assert [(line["status"], line.get("caller")) for line in lines] == [(403, "ci"), (401, None)]
+
+
+async def placed(served: Served, name: str | None, **more: object) -> Answer:
+    """Ask for a place as a client, or nobody."""
+    headers = {} if name is None else bearer(name)
+    return await ask("POST", served.url + "/schedule", BODY | {"request_id": "r-1"} | more, headers=headers)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_id_is_its_clients_own(guarded: Served) -> None:
+    first = {name: await placed(guarded, name) for name in ("ci", "boss")}
+    assert [each.status for each in first.values()] == [200, 200]
+    assert first["ci"].body["reservation"] != first["boss"].body["reservation"]
+    for name, each in first.items():
+        assert (await placed(guarded, name)).body == each.body
+        other = await placed(guarded, name, cpu=2)
+        assert (other.status, other.body["code"]) == (409, "request_id_reused")
+        assert "'r-1'" in other.body["error"], "as it was sent"
+    listed = await ask("GET", guarded.url + "/reservations", headers=bearer("eye"))
+    assert [(each["id"], each["client"], each["request_id"]) for each in listed.body["reservations"]] == [
+        (each.body["reservation"]["id"], name, "r-1") for name, each in first.items()
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_another_client_has_asked_for_under_the_same_request_id_does_not_matter(guarded: Served) -> None:
+    assert (await placed(guarded, "boss", cpu=2)).status == 200
+    assert (await placed(guarded, "ci")).status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_same_request_id_of_two_clients_is_two_requests_also_while_both_wait(guarded: Served) -> None:
+    await guarded.fleet.views()
+    for host in guarded.hosts:
+        host.fault = Delay(seconds=0.3)
+    asking = gatherResults([Deferred.fromCoroutine(placed(guarded, name)) for name in ["ci", "boss"] * 4])
+    await eventually(lambda: guarded.site.in_flight == 8)
+    answers = await asking
+    ids = [each.body["reservation"]["id"] for each in answers]
+    assert (len(set(ids[0::2])), len(set(ids[1::2])), len(set(ids))) == (1, 1, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_may_renew_its_key_and_its_requests_stay_its_own(guarded: Served) -> None:
+    first = await placed(guarded, "ci")
+    (old,) = [each for each in _entries() if each.client.name == "ci"]
+    (new,) = [each for each in _entries() if each.client.name == "boss"]
+    guarded.site.gate.clients = Clients([replace(old, keys=new.keys)])
+    assert (await placed(guarded, "boss")).body == first.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_asked_without_access_control_is_no_clients_whatever_the_request_id(guarded: Served) -> None:
+    first = await placed(guarded, "ci")
+    clients, guarded.site.gate.clients = guarded.site.gate.clients, None
+    ids = [first.body["reservation"]["id"]]
+    for request_id in ("r-1", '["ci","r-1"]'):
+        answer = await placed(guarded, None, request_id=request_id)
+        assert (await placed(guarded, None, request_id=request_id)).body == answer.body
+        ids.append(answer.body["reservation"]["id"])
+    assert len(set(ids)) == 3
+    guarded.site.gate.clients = clients
+    assert (await placed(guarded, "ci")).body == first.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reservation_is_given_back_by_any_client_that_knows_its_id(guarded: Served) -> None:
+    first = await placed(guarded, "boss")
+    path = f"/reservations/{first.body['reservation']['id']}"
+    assert (await tried(guarded, "DELETE", path, bearer("ci")))[0] == 204
+    assert (await tried(guarded, "DELETE", path, bearer("boss")))[0] == 404
+    assert (await placed(guarded, "boss")).body["reservation"] != first.body["reservation"]
 
 
 @pytest_twisted.ensureDeferred

@@ -52,6 +52,7 @@ async def test_an_answer_claims_what_it_gives_away_and_shows_it(served: Served) 
         "memory": 2147483648,
         "instance_name": "job-1",
         "request_id": "r-1",
+        "client": None,
         "pooled": False,
         "state": "pending",
         "instance": None,

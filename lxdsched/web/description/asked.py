@@ -110,7 +110,8 @@ def _options(strategies: Sequence[str]) -> dict[str, Schema]:
         "request_id": or_null(
             _text(
                 "A key of the caller's. While the reservation lives, a repeated request with the same key gets the "
-                "same answer and claims nothing again; one that asks for something else is answered with 409. It "
+                "same answer and claims nothing again; one that asks for something else is answered with 409. With "
+                "access control each client has keys of its own: the same key of two clients is two requests. It "
                 "does not count with `dry_run`."
             )
         ),

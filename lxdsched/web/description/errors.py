@@ -110,7 +110,7 @@ _KINDS = (
     Kind(
         "request_id_reused",
         409,
-        "A request with this `request_id` lives that asked for something else.",
+        "A request of the same client with this `request_id` lives that asked for something else.",
         "request_id: 'job-7' was used for another demand, which lives until it expires",
     ),
     Kind(

@@ -99,6 +99,7 @@ def _reservations() -> Schema:
                         "memory": 2147483648,
                         "instance_name": "runner-7",
                         "request_id": None,
+                        "client": "shoes-1",
                         "pooled": False,
                         "created_at": _AT,
                         "expires_at": _UNTIL,

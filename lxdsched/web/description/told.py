@@ -121,7 +121,10 @@ def _reservations() -> dict[str, Schema]:
                 "cpu": number("Cores.", minimum=0, maximum=MOST_CORES),
                 "memory": whole("Bytes.", maximum=MOST_MEMORY, format="int64"),
                 "instance_name": or_null(text(f"{name} or its runner; null where it did not.")),
-                "request_id": or_null(text("The request's key; null where it had none.")),
+                "request_id": or_null(text("What the request called itself; null where it did not.")),
+                "client": or_null(
+                    text("The client that asked, as the clients file names it; null where that was not asked.")
+                ),
                 "pooled": {"type": "boolean", "description": "Whether a pool instance was promised."},
                 "created_at": moment("When it was made."),
                 "expires_at": moment("When it ends, if no instance appears."),
