@@ -27,6 +27,7 @@ NEEDS = {
     ("GET", "/hosts"): Right.READ,
     ("GET", "/scheduled-resources"): Right.READ,
     ("GET", "/metrics"): Right.READ,
+    ("GET", "/openapi.json"): Right.READ,
 }
 
 
