@@ -30,7 +30,7 @@ from lxdsched.quoting import cut
 from lxdsched.tls import CertificateRefused, describe
 from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
-from lxdsched.web.errors import ApiError, internal_error, invalid_request, not_found, overloaded
+from lxdsched.web.errors import JSON, LINE_END, ApiError, internal_error, invalid_request, not_found, overloaded
 from lxdsched.web.ids import HEADER, request_id
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
@@ -185,8 +185,10 @@ class BoundedRequest(Request):
             self.setHeader(name, value)
         return self.prepare(error.status, error.body())
 
-    def prepare(self, status: int, body: bytes, content_type: str = "application/json") -> bytes:
+    def prepare(self, status: int, body: bytes, content_type: str = JSON) -> bytes:
         """Set status and headers for a body; return what is to be written of it."""
+        if content_type == JSON and status != _NO_CONTENT:
+            body += LINE_END
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
         self.setHeader(HEADER, self.id)

@@ -258,7 +258,7 @@ def test_a_socket_that_systemd_has_opened_is_taken_over(fleet: Fleet, tmp_path: 
             connection.sock = socket.socket(family)
             connection.sock.connect(listening.getsockname())
             connection.request("GET", "/healthz")
-            assert connection.getresponse().read() == b'{"status":"ok"}'
+            assert connection.getresponse().read() == b'{"status":"ok"}\n'
             connection.close()
             assert running.end() == TOLD_TO_END
 
