@@ -38,9 +38,12 @@ def changing(path: str, *, create: bool = False, patience: float = PATIENCE) -> 
     """
     try:
         target = Path(path).resolve()  # the file is replaced where it is, not a link to it
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError for links in a circle
         raise _failed(path, error) from None
+    try:
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise _failed(str(target.parent), error) from None
     try:
         # The directory is locked, since the file itself is another one after each change.
         _lock(path, directory, patience)
