@@ -142,8 +142,8 @@ class _Loader:
             self._check_strategies(given[name][0], values[name])
         self._files.allow_exposed = bool(values["allow_exposed_keys"])
         self._guard_file()
-        hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
+        hosts = self._hosts(given["hosts"][1], values, sources)
         reader = RedisReader(values, sources, self._files, self._register, self._faults)
         redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
         listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
@@ -263,7 +263,10 @@ class _Loader:
                 known = ", ".join(sorted(self._strategies))
                 self._faults.append(f"{source}: {quoted(name)} is not a strategy; these are: {known}")
 
-    def _hosts(self, source: str, entries: object, values: Mapping[str, Any]) -> tuple[HostSettings, ...]:
+    def _hosts(
+        self, entries: object, values: Mapping[str, Any], sources: Mapping[str, str]
+    ) -> tuple[HostSettings, ...]:
+        source = sources["hosts"]
         if entries is None:
             self._faults.append(f"{source}: is not set: name the LXD hosts, as the shoes-lxd-multi server has them")
             return ()
@@ -275,6 +278,7 @@ class _Loader:
                 return ()
         reader = HostReader(
             Defaults(
+                sources,
                 values["client_cert"],
                 values["client_key"],
                 values["over_commit_percent"] or 100,
