@@ -10,6 +10,7 @@ from cryptography import x509
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
 
+from lxdsched.spelling import counted
 from lxdsched.tls import fingerprint
 
 AHEAD = timedelta(days=30)
@@ -57,7 +58,7 @@ class OurCertificate:
             case "ended":
                 return f"{self._shown} has ended on {_day(self.expires)}: {advice}"
             case "ending":
-                return f"{self._shown} ends in {self.days_left(now)} day(s), on {_day(self.expires)}: {advice}"
+                return f"{self._shown} ends in {counted(self.days_left(now), 'day')}, on {_day(self.expires)}: {advice}"
             case "early":
                 return (
                     f"{self._shown} is not valid before {self.starts.isoformat()}: is the clock of this machine right?"

@@ -7,8 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from lxdsched import __version__
+from lxdsched.spelling import counted
+
+if TYPE_CHECKING:
+    from lxdsched.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["key"]:
         from lxdsched.access.command import main as key
 
-        return key(arguments[1:], _clients_file, _unfit)
+        return key(arguments[1:], _clients_file, _unfit, secure=_secure)
     if arguments[:1] == ["trust"]:
         from lxdsched.trust_command import main as trust  # nor is this
 
@@ -46,8 +51,8 @@ def _check(file: str | None) -> int:
     try:
         config = load(Sources({}, os.environ, file), strategies())
     except ConfigError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
+        for line in (*error.faults, *(f"warning: {warning}" for warning in error.warnings)):
+            print(line, file=sys.stderr)
         return 1
     now = datetime.now(UTC)
     ends = [
@@ -55,11 +60,22 @@ def _check(file: str | None) -> int:
         for each in (*config.certificates, *config.guard.certificates)
         if (complaint := each.complaint(now)) is not None
     ]
-    for warning in (*config.warnings, *ends):
+    for warning in (*config.warnings, *_exposed(config), *ends):
         print(f"warning: {warning}", file=sys.stderr)
-    clients = "" if config.guard.clients is None else f", {len(config.guard.clients.entries)} client(s)"
-    print(f"the configuration is good: {len(config.hosts)} host(s), strategy {config.strategy}{clients}")
+    clients = config.guard.clients
+    known = "" if clients is None else f", {counted(len(clients.entries), 'client')}"
+    print(f"the configuration is good: {counted(len(config.hosts), 'host')}, strategy {config.strategy}{known}")
     return 0
+
+
+def _exposed(config: Config) -> list[str]:
+    """Say what the daemon will, once it listens, of who can connect."""
+    from lxdsched.listener.reach import exposure, open_to_others
+
+    secure = config.guard.tls is not None
+    where = open_to_others(config.listening.endpoint, secure=secure)
+    said = where and exposure(where, guarded=config.guard.clients is not None, secure=secure)
+    return [said] if said else []
 
 
 def _clients_file(config: str | None) -> str | None:
@@ -71,6 +87,16 @@ def _clients_file(config: str | None) -> str | None:
     except ConfigError as error:
         raise SystemExit("\n".join(error.faults)) from None
     return None if path is None else str(path)
+
+
+def _secure(config: str | None) -> bool:
+    """Tell whether a configuration has TLS; not where that cannot be read."""
+    from lxdsched.config import ConfigError, Sources, find
+
+    try:
+        return find(Sources({}, os.environ, config), "tls_cert")[1] is not None
+    except ConfigError:
+        return False
 
 
 def _unfit(path: str) -> str | None:

@@ -5,6 +5,7 @@ JSON lines have the form of Go's `log/slog` JSON handler: `time`, `level`, `msg`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -12,14 +13,16 @@ from typing import Any, Protocol
 import msgspec
 from twisted.logger import (
     FilteringLogObserver,
+    ILogFilterPredicate,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     formatEvent,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
 from lxdsched.quoting import cut, one_line
 
@@ -34,6 +37,9 @@ _THRESHOLDS = {"DEBUG": LogLevel.debug, "INFO": LogLevel.info, "WARN": LogLevel.
 
 # What Twisted adds to every event, beside its `log_*` keys: not ours, and not for the line.
 _FOREIGN = frozenset({"isError", "failure", "why", "message", "time", "system", "format", "level", "msg", "log_io"})
+
+_CHATTER = re.compile(r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main loop terminated\.")
+"""What Twisted says of its own parts; we say in our words where we listen, and that we stop."""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
@@ -94,7 +100,16 @@ def observer(stream: Stream, level: str, form: str) -> ILogObserver:
     levels = LogLevelFilterPredicate(defaultLogLevel=_THRESHOLDS[level])
     # It says when each connection to a host begins and ends, which is nothing that happened to the fleet.
     levels.setLogLevelForNamespace("twisted.web.client._HTTP11ClientFactory", LogLevel.warn)
-    return FilteringLogObserver(LineObserver(stream, as_text if text else as_json), [levels])
+    quiet = [] if level == "DEBUG" else [_leave_out]
+    return FilteringLogObserver(LineObserver(stream, as_text if text else as_json), [levels, *quiet])
+
+
+@provider(ILogFilterPredicate)
+def _leave_out(event: LogEvent) -> Any:
+    namespace, said = event.get("log_namespace"), event.get("log_text") or event.get("log_format")
+    foreign = isinstance(namespace, str) and (namespace == "log_legacy" or namespace.startswith("twisted."))
+    chatter = foreign and event.get("log_level") is LogLevel.info and isinstance(said, str) and _CHATTER.match(said)
+    return PredicateResult.no if chatter else PredicateResult.maybe
 
 
 def as_json(event: LogEvent) -> str:
@@ -113,8 +128,13 @@ def as_json(event: LogEvent) -> str:
 
 
 def as_text(event: LogEvent) -> str:
-    """Render an event for a person at a terminal. Further lines, those of a traceback, are indented."""
-    line = f"{_time(event).astimezone():%H:%M:%S} {_level(event):<5} {one_line(_message(event))}"
+    """Render an event for a person at a terminal. Further lines, those of a traceback, are indented.
+
+    What an event has as `log_aside` follows its message: in JSON there are fields for that.
+    """
+    aside = event.get("log_aside")
+    said = _message(event) + (_text(aside) if isinstance(aside, str) else "")
+    line = f"{_time(event).astimezone():%H:%M:%S} {_level(event):<5} {one_line(said)}"
     failure = event.get("log_failure")
     if not isinstance(failure, Failure):
         return line

@@ -16,6 +16,7 @@ from lxdsched.certificates import Expiry
 from lxdsched.config import Config, Guard
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.ports import Door
+from lxdsched.listener.reach import exposure
 from lxdsched.listener.tls import ServerTls
 from lxdsched.listener.turns import Turns
 from lxdsched.reload import Reload
@@ -92,18 +93,10 @@ class Reception:
 
     def start(self) -> None:
         """Say who may come in, and begin to watch what that depends on."""
-        clients = self._gate.clients
-        if clients is None and not self._doors[0].local:
-            self._log.warn(
-                "there is no access control: whoever reaches {address} may schedule and see the fleet; "
-                "set clients_file, or listen on a loopback address",
-                address=self._doors[0].shown,
-            )
-        elif clients is not None and self._tls is None and not self._doors[0].local:
-            self._log.warn(
-                "keys cross the network unencrypted to {address}: set tls_cert and tls_key",
-                address=self._doors[0].shown,
-            )
+        door, guarded = self._doors[0], self._gate.clients is not None
+        warning = exposure(door.shown, guarded=guarded, secure=self._tls is not None)
+        if warning is not None and not door.local:
+            self._log.warn("{warning}", warning=warning, address=door.shown)
         self._expiry.start()
         self._reload.start()
 

@@ -21,6 +21,7 @@ from lxdsched.config import SETTINGS, Config, ConfigError, Sources, load
 from lxdsched.coredumps import forbid_core_dumps
 from lxdsched.plugins import strategies
 from lxdsched.service import Reactor, build
+from lxdsched.spelling import counted
 
 OPEN_FILES = 65_536
 """Files and sockets that the daemon may have open: one or two for each host and each client."""
@@ -60,9 +61,11 @@ class Options(usage.Options):
         try:
             self.config = load(Sources(given, os.environ, self["config"], user), self.strategies)
         except ConfigError as error:
-            faults = "\n".join(f"  {fault}" for fault in error.faults)
+            lines = [*error.faults, *(f"warning: {warning}" for warning in error.warnings)]
             raise SystemExit(
-                f"lxdsched cannot start, its configuration has {len(error.faults)} fault(s):\n{faults}"
+                "\n  ".join(
+                    [f"lxdsched cannot start, its configuration has {counted(len(error.faults), 'fault')}:", *lines]
+                )
             ) from None
 
 

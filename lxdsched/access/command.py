@@ -29,11 +29,13 @@ def main(
     configured: Callable[[str | None], str | None],
     unfit: Callable[[str], str | None] = lambda _path: None,
     clock: Callable[[], datetime] | None = None,
+    secure: Callable[[str | None], bool] = lambda _config: False,
 ) -> int:
     """Run `lxdsched key`; return the exit status.
 
     `configured` finds the clients file of a configuration, whose own file is given or else named by the environment.
-    `unfit` says why the daemon would not take a file as it is, None where it would.
+    `unfit` says why the daemon would not take a file as it is, None where it would; `secure` tells whether a
+    configuration has TLS.
     """
     options = _parser().parse_args(arguments)
     now = clock() if clock else datetime.now(UTC)
@@ -41,6 +43,7 @@ def main(
         path = options.file or configured(options.config)
         if not path:
             raise _Refused("no clients file: give --file FILE, or set clients_file (LXD_MULTI_SCHEDULER_CLIENTS_FILE)")
+        options.scheme = "https" if secure(options.config) else "http"
         options.run(path, options, now.astimezone(UTC).replace(microsecond=0))
         if (why := unfit(path)) is not None:
             _tell(f"But the daemon will not take the file as it is, and goes by what it has read before: {why}")
@@ -100,7 +103,7 @@ def _new(path: str, options: argparse.Namespace, now: datetime) -> None:
         file.edit(lambda text: with_key(text, entry.client, key), expected.values())
         _show(secret, unused, file)
     ends = "never ends" if expires is None else f"ends on {moment(expires)}"
-    url = f"http://{quote(options.name, safe='')}:KEY@HOST:PORT"
+    url = f"{options.scheme}://{quote(options.name, safe='')}:KEY@HOST:PORT"
     _tell(
         f"This is the key {unused} of {options.name}, which may: {_said(entry)}. It {ends}.",
         "It is shown now and never again. It is sent in a header, or in the URL by clients that know no such header:",
@@ -129,20 +132,27 @@ def _list(path: str, _options: argparse.Namespace, now: datetime) -> None:
     if not entries:
         _tell(f"{path}: there is no client")
         return
-    rows = [("client", "rights", "credential", "created", "expires")]
+    rows: list[tuple[str, ...]] = [("client", "rights", "credential", "created", "expires")]
     for entry in entries:
         who = (entry.client.name, _said(entry))
         rows.extend((*who, f"key {key.id}", moment(key.created), _end(key, now)) for key in entry.keys)
-        rows.extend((*who, f"certificate {each}", "", "") for each in entry.fingerprints)
-        rows.extend((*who, f"name {each}", "", "") for each in entry.names)
+        rows.extend((*who, f"certificate {each}") for each in entry.fingerprints)
+        rows.extend((*who, f"name {each}") for each in entry.names)
         if not (entry.keys or entry.fingerprints or entry.names):
-            rows.append((*who, "none", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+            rows.append((*who, "none"))
     try:
-        _print("\n".join(lines))
+        _print("\n".join(_table(rows)))
     except OSError as error:
         raise _Refused(f"the list could not be printed: {error.strerror}") from None
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Set rows in columns. The last cell of a row may be of any length, and makes no other row wider."""
+    widths: dict[int, int] = {}
+    for row in rows:
+        for column, cell in enumerate(row[:-1]):
+            widths[column] = max(widths.get(column, 0), len(cell))
+    return ["  ".join([*(cell.ljust(widths[at]) for at, cell in enumerate(row[:-1])), row[-1]]) for row in rows]
 
 
 def _revoke(path: str, options: argparse.Namespace, _now: datetime) -> None:

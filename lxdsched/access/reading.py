@@ -18,9 +18,6 @@ from lxdsched.access.values import Client, Entry, Key, Right
 from lxdsched.spelling import meant
 from lxdsched.tls import IdentityError, read_fingerprint
 
-MOST_BYTES = 1024**2
-"""Size of the largest clients file: some five thousand clients."""
-
 NAME_GRAMMAR = "1 to 64 of A-Z, a-z, 0-9 and . _ @ -"
 """What a client may be called, for people."""
 
@@ -51,8 +48,6 @@ class ClientsFault(ValueError):  # noqa: N818
 
 def read_clients(text: bytes, where: str) -> Clients:
     """Read the content of a clients file, which faults call `where`. ClientsError with every fault."""
-    if len(text) > MOST_BYTES:
-        raise ClientsError([f"{where}: is larger than {MOST_BYTES} bytes"])
     try:
         tables = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 
-from lxdsched.access.reading import MOST_BYTES, ClientsError, read_clients
+from lxdsched.access.reading import ClientsError, read_clients
 from lxdsched.access.values import Entry
+from lxdsched.smallfiles import MOST_BYTES, Unreadable, read_small
 
 PATIENCE = 30.0
 """Seconds to wait for another one who changes the file."""
@@ -22,15 +23,11 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def read_file(path: str) -> bytes:
-    """Read a clients file, and no more of it than one may have. ClientsError when there is no such file to read."""
+    """Read a clients file. ClientsError when there is no such file to read."""
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody who writes into it.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ClientsError([f"{path}: is not a file"])
-            return file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError for a path that cannot be one
-        raise _failed(path, error) from None
+        return read_small(path).data
+    except Unreadable as why:
+        raise ClientsError([f"{path}: {why}"]) from None
 
 
 @contextmanager
@@ -41,9 +38,12 @@ def changing(path: str, *, create: bool = False, patience: float = PATIENCE) -> 
     """
     try:
         target = Path(path).resolve()  # the file is replaced where it is, not a link to it
-        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError for links in a circle
         raise _failed(path, error) from None
+    try:
+        directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise _failed(str(target.parent), error) from None
     try:
         # The directory is locked, since the file itself is another one after each change.
         _lock(path, directory, patience)
@@ -88,6 +88,8 @@ class ClientsFile:
             raise _failed(self._path, error) from None
 
     def _replace(self, old: str, new: str, expected: Iterable[Entry]) -> None:
+        if len(new.encode()) > MOST_BYTES:
+            raise ClientsError([f"{self._path}: is not changed, it would be larger than {MOST_BYTES // 1024} KiB"])
         try:
             descriptor, temporary = mkstemp(prefix=f".{self._target.name}.", dir=self._target.parent)
         except OSError as error:

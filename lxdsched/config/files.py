@@ -11,19 +11,17 @@ import pwd
 import re
 import shlex
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from lxdsched.config.values import Fault
 from lxdsched.quoting import cut
+from lxdsched.smallfiles import Content, Unreadable, read_small
 
 CREDENTIAL: Final = "credential:"
 """What the name of a file begins with that systemd keeps for us (`LoadCredential=`)."""
 CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 """The environment variable in which systemd says where it keeps them."""
-MOST: Final = 1024**2
-"""Bytes that a file may have."""
 MOST_PATH: Final = 300
 """Characters of a path that a fault shows."""
 MOST_PARTS: Final = 100
@@ -33,15 +31,6 @@ _TEXTS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|' r"'[^'\n]*+'")
 _ROOT = 0
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BEYOND_ROOTS_GROUP = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    """What is in a file, and with which mode and owner it was opened."""
-
-    data: bytes
-    mode: int
-    owner: int
 
 
 class Files:
@@ -57,7 +46,7 @@ class Files:
         self.allow_exposed = allow_exposed
         self._credentials = credentials
         self._owner = os.geteuid() if owner is None else owner
-        self._contents: dict[Path, _Content | str] = {}
+        self._contents: dict[Path, Content | str] = {}
 
     def again(self) -> Files:
         """Begin anew: what has been read is read again."""
@@ -102,20 +91,18 @@ class Files:
                 self.warnings.append(exposed)
         return content.data
 
-    def _content(self, path: Path, shown: str) -> _Content:
+    def _content(self, path: Path, shown: str) -> Content:
         if path not in self._contents:
             try:
-                self._contents[path] = _read(path)
-            except Fault as fault:
-                self._contents[path] = str(fault)
-            except (OSError, ValueError) as error:
-                self._contents[path] = getattr(error, "strerror", None) or str(error)
+                self._contents[path] = read_small(path)
+            except Unreadable as why:
+                self._contents[path] = str(why)
         content = self._contents[path]
         if isinstance(content, str):
             raise Fault(f"{shown}: {content}")
         return content
 
-    def _exposed(self, path: Path, content: _Content) -> str | None:
+    def _exposed(self, path: Path, content: Content) -> str | None:
         """Say how others get at a secret and what is to be done; None when they do not."""
         where, mode = shlex.quote(str(path)), stat.S_IMODE(content.mode)
         shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
@@ -140,24 +127,6 @@ def toml_text(content: bytes) -> str:
         if line.partition("#")[0].count(".") > MOST_PARTS:
             raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
     return text
-
-
-def _read(path: Path) -> _Content:
-    # Without O_NONBLOCK, a fifo that nobody writes to would be waited for here.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            raise Fault("is a directory")
-        if not stat.S_ISREG(found.st_mode):
-            raise Fault("is not a regular file")
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(MOST + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) > MOST:
-        raise Fault(f"is larger than {MOST // 1024} KiB")
-    return _Content(data, found.st_mode, found.st_uid)
 
 
 def _user(number: int) -> str:

@@ -46,8 +46,9 @@ Complain = Callable[[str], None]
 
 @dataclass(slots=True)
 class Defaults:
-    """What a host that does not say its own takes over. The paths may be None."""
+    """What a host that does not say its own takes over. The paths may be None; `sources` say where they are set."""
 
+    sources: Mapping[str, str]
     client_cert: str | None
     client_key: str | None
     over_commit_percent: int
@@ -122,22 +123,23 @@ class HostReader:
             return None
 
     def _identity(self, where: str, host: str, entry: Mapping[str, object]) -> Identity | None:
-        paths = []
+        paths, places = [], []
         for key, default in (("client_cert", self.defaults.client_cert), ("client_key", self.defaults.client_key)):
             path = entry.get(key, default)
             if not isinstance(path, str) or not path:
                 self.faults.append(f"{where}.{key}: is missing, and no default {key} is set")
             else:
                 paths.append(path)
+                places.append(f"{where}.{key}" if key in entry else self.defaults.sources[key])
         if len(paths) < 2:  # noqa: PLR2004
             return None
-        certificate_path, key_path = paths
+        (certificate_path, key_path), (certificate_place, key_place) = paths, places
         if (certificate_path, key_path) not in self._identities:
             self._identities[certificate_path, key_path] = load_pair(
                 self.files,
                 self.faults,
-                certificate=(f"{where}.client_cert", certificate_path),
-                key=(f"{where}.client_key", key_path),
+                certificate=(certificate_place, certificate_path),
+                key=(key_place, key_path),
             )
         identity = self._identities[certificate_path, key_path]
         if identity is not None:

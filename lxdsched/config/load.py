@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -43,10 +43,12 @@ FOREIGN_VARIABLES = frozenset({PREFIX + "ADDRESS", PREFIX + "FETCH_INTERVAL_SECO
 class ConfigError(Exception):
     """The configuration cannot be used. `faults` are all that is wrong with it, each naming its key or file.
 
-    Each is one line of bounded length, and only the first of very many are kept.
+    Each is one line of bounded length, and only the first of very many are kept. `warnings` are what may have led to
+    them, or would be said without them: a name with a typing error is one.
     """
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, faults: list[str], warnings: Iterable[str] = ()) -> None:
+        self.warnings = tuple(warnings)
         self.faults = [cut(one_line(fault), MOST_FAULT) for fault in faults[:MOST_FAULTS]]
         if len(faults) > MOST_FAULTS:
             self.faults.append(f"and {len(faults) - MOST_FAULTS} more")
@@ -140,16 +142,20 @@ class _Loader:
             self._check_strategies(given[name][0], values[name])
         self._files.allow_exposed = bool(values["allow_exposed_keys"])
         self._guard_file()
-        hosts = self._hosts(*given["hosts"], values)
         sources = {name: source for name, (source, _) in given.items()}
+        hosts = self._hosts(given["hosts"][1], values, sources)
         reader = RedisReader(values, sources, self._files, self._register, self._faults)
         redis = reader.read(self._sources.environment.get(ADDR_VARIABLE, ""))
         listener = ListenerReader(values, sources, {each.name: each.default for each in SETTINGS}, self._faults)
         listening, guard_files = listener.listening(), listener.guard_files()
+        before = len(self._faults)
         guard = guard_files.load(self._files, self._faults)
+        warnings = [*self._strays(), *self._files.warnings]
+        if len(self._faults) == before:
+            warnings += guard.warnings
         state = state_directory(*given["state_directory"], self._sources.environment, self._faults)
         if self._faults:
-            raise ConfigError(self._faults)
+            raise ConfigError(self._faults, warnings)
         return Config(
             hosts=hosts,
             strategy=values["strategy"],
@@ -190,7 +196,7 @@ class _Loader:
             reread=partial(_reread, guard_files, self._files),
             reread_files=guard_files.paths(self._files),
             state_directory=state,
-            warnings=(*self._strays(), *self._files.warnings, *guard.warnings, *unremembered(hosts, state)),
+            warnings=(*warnings, *unremembered(hosts, state)),
             certificates=self._register.all(),
         )
 
@@ -257,7 +263,10 @@ class _Loader:
                 known = ", ".join(sorted(self._strategies))
                 self._faults.append(f"{source}: {quoted(name)} is not a strategy; these are: {known}")
 
-    def _hosts(self, source: str, entries: object, values: Mapping[str, Any]) -> tuple[HostSettings, ...]:
+    def _hosts(
+        self, entries: object, values: Mapping[str, Any], sources: Mapping[str, str]
+    ) -> tuple[HostSettings, ...]:
+        source = sources["hosts"]
         if entries is None:
             self._faults.append(f"{source}: is not set: name the LXD hosts, as the shoes-lxd-multi server has them")
             return ()
@@ -269,6 +278,7 @@ class _Loader:
                 return ()
         reader = HostReader(
             Defaults(
+                sources,
                 values["client_cert"],
                 values["client_key"],
                 values["over_commit_percent"] or 100,

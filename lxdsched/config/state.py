@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 
 from lxdsched.fleet.settings import HostSettings
+from lxdsched.spelling import counted
 from lxdsched.trust.directory import StoreError
 from lxdsched.trust.file import TrustFile
 
@@ -37,6 +38,6 @@ def unremembered(hosts: Iterable[HostSettings], directory: str | None) -> list[s
     if directory is not None or not first_use:
         return []
     return [
-        f"{len(first_use)} host(s) are trusted on first use, and a restart forgets their certificates: set "
+        f"a restart forgets the certificates of {counted(len(first_use), 'host')} trusted on first use: set "
         "state_directory to have them remembered, or pin them by fingerprint"
     ]

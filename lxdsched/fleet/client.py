@@ -6,6 +6,7 @@ question drops the host's connections, because a half-read answer cannot be left
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -335,5 +336,6 @@ def _unreachable(causes: list[BaseException]) -> HostError:
     if type(last).__name__ == "_DataLoss":  # Twisted has no public name for it
         return HostError(State.UNREACHABLE, "its answer broke off")
     if isinstance(last, ConnectError):
-        return HostError(State.UNREACHABLE, f"no connection: {last}")
+        why = os.strerror(last.osError) if isinstance(last.osError, int) else str(last)
+        return HostError(State.UNREACHABLE, f"no connection: {why}")
     return HostError(State.UNREACHABLE, str(last) or type(last).__name__)

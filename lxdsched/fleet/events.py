@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 from hyperlink import URL
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -189,7 +190,7 @@ class EventStream(Protocol):
         if self._status:
             self._end(self._rejection())
         elif self.opened.called:
-            self._end(StreamError(f"its event stream ended: {reason.getErrorMessage()}"))
+            self._end(StreamError(f"its event stream ended: {_told(reason)}"))
         else:
             self._end(cast(Exception, reason.value))
 
@@ -324,3 +325,11 @@ class _Backlog:
 
     def stopProducing(self) -> None:  # noqa: N802
         """The connection is gone, and says so itself."""
+
+
+def _told(reason: Failure) -> str:
+    if reason.check(ConnectionDone):
+        return "it has closed the connection"
+    if reason.check(ConnectionLost, ConnectionAborted):
+        return "the connection broke off"
+    return reason.getErrorMessage()

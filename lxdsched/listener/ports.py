@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from lxdsched.listener.admission import Admission
 from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.reach import is_local, url
 from lxdsched.listener.tls import ServerTls
 from lxdsched.listener.turns import Turns
 
@@ -70,15 +71,13 @@ class Door:
         address: Any = None if self._port is None else self._port.getHost()
         if (name := getattr(address, "name", None)) is not None:
             return f"unix:{name.decode('utf-8', 'replace') if isinstance(name, bytes) else name}"
-        host = getattr(address, "host", "")
-        scheme = "https" if self._secure else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return url(getattr(address, "host", ""), self.port, secure=self._secure)
 
     @property
     def local(self) -> bool:
         """Whether only this machine can connect."""
         host = getattr(None if self._port is None else self._port.getHost(), "host", None)
-        return host is None or ip_address(host.partition("%")[0]).is_loopback
+        return host is None or is_local(host)
 
 
 def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
@@ -90,7 +89,7 @@ def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
     failed: list[Failure] = []
     waiting.addCallbacks(found.append, failed.append)
     if failed:
-        raise ListenError(f"cannot listen on {endpoint}: {failed[0].getErrorMessage()}")
+        raise ListenError(_told(endpoint, failed[0].value))
     if not found:
         waiting.addErrback(lambda _: None).cancel()
         raise ListenError(f"cannot listen on {endpoint}: it would only be ready later")
@@ -98,3 +97,11 @@ def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
         # Of clients that do not take their answers, the system would keep megabytes each.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
     return found[0]
+
+
+def _told(endpoint: str, error: BaseException | None) -> str:
+    if not isinstance(error, CannotListenError):
+        return f"cannot listen on {endpoint}: {error}"
+    # Twisted says all of it twice, and the endpoint has what nobody wrote.
+    where = f"{error.interface}:{error.port}" if error.interface else endpoint
+    return f"cannot listen on {where}: {getattr(error.socketError, 'strerror', None) or error.socketError}"

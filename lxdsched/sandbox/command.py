@@ -100,7 +100,7 @@ def run(options: Options, reactor: IProgramReactor) -> int:
     """Run the program on a reactor that nobody runs yet, and return its exit status."""
     _raise_limit(options.hosts)
     with TemporaryDirectory(prefix="lxdsched-sandbox-") as temporary:
-        directory = options.directory or Path(temporary)
+        directory = (options.directory or Path(temporary)).absolute()  # what is printed is used elsewhere
         program = _Program(options, directory, reactor)
         reactor.callWhenRunning(program.begin)
         reactor.run()

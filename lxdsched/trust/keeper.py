@@ -121,8 +121,21 @@ class Keeper:
 
     def _changed(self, url: str) -> None:
         watcher = self._watchers.get(url)
-        if watcher is not None and self._started:
-            watcher()
+        if watcher is None or not self._started:
+            return
+        known = self.known(url)
+        if known is None:
+            self._log.info(
+                "host {host} is forgotten in {path}: the next certificate counts", host=url, path=self.file.path
+            )
+        else:
+            self._log.info(
+                "host {host} is trusted by {fingerprint} from now on, as {path} says",
+                host=url,
+                fingerprint=known.fingerprint,
+                path=self.file.path,
+            )
+        watcher()
 
     def _wake(self, seconds: float) -> None:
         """Have the next round after so many seconds, if it does not come before that."""

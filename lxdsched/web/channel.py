@@ -21,7 +21,7 @@ from lxdsched.listener.crowd import Crowd, Guest
 from lxdsched.listener.settings import Bounds
 from lxdsched.listener.tls import shown_certificate
 from lxdsched.listener.turns import Turns
-from lxdsched.web.errors import ApiError, invalid_request
+from lxdsched.web.errors import LINE_END, ApiError, invalid_request
 from lxdsched.web.ids import new_id
 
 LINGER = 2.0
@@ -217,7 +217,7 @@ class Channel(HTTPChannel):
         self._hurry(None)
         request_id = new_id()
         self.site.refused(self, error, request_id)
-        body = error.body()
+        body = error.body() + LINE_END
         transport = self.tcp
         transport.write(
             b"HTTP/1.1 %d %s\r\nServer: lxdsched\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\n"

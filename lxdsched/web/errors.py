@@ -6,6 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+JSON = "application/json"
+LINE_END = b"\n"
+"""What every answer in JSON ends with, so that a prompt that follows it has a line of its own."""
+
 
 class ApiError(Exception):
     """An error to answer with. `more` are further keys of the answer, `headers` further headers."""

@@ -22,7 +22,6 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from lxdsched.access import Client, Shown
-from lxdsched.listener.admission import address_of
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.settings import Bounds
 from lxdsched.listener.turns import Turns
@@ -30,8 +29,9 @@ from lxdsched.quoting import cut
 from lxdsched.tls import CertificateRefused, describe
 from lxdsched.web.access import Gate
 from lxdsched.web.channel import Channel, phrase
-from lxdsched.web.errors import ApiError, internal_error, invalid_request, not_found, overloaded
+from lxdsched.web.errors import JSON, LINE_END, ApiError, internal_error, invalid_request, not_found, overloaded
 from lxdsched.web.ids import HEADER, request_id
+from lxdsched.web.lines import aside, whence
 
 _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 """A whole URL, which a client may send in the place of a path."""
@@ -187,8 +187,10 @@ class BoundedRequest(Request):
             self.setHeader(name, value)
         return self.prepare(error.status, error.body())
 
-    def prepare(self, status: int, body: bytes, content_type: str = "application/json") -> bytes:
+    def prepare(self, status: int, body: bytes, content_type: str = JSON) -> bytes:
         """Set status and headers for a body; return what is to be written of it."""
+        if content_type == JSON and status != _NO_CONTENT:
+            body += LINE_END
         self.setResponseCode(status, phrase(status))
         self.setHeader(b"Server", b"lxdsched")
         self.setHeader(HEADER, self.id)
@@ -249,8 +251,9 @@ class BoundedSite(Site):
             path=cut(request.path.decode("utf-8", "replace"), MOST_PATH),
             status=request.code,
             milliseconds=round(seconds * 1000, 2),
-            client=address_of(request.getClientAddress()),
             request_id=request.id,
+            log_aside=aside(request.getClientAddress(), request.notes),
+            **whence(request.getClientAddress()),
             **request.notes,
         )
 
@@ -262,8 +265,8 @@ class BoundedSite(Site):
             reason=error.message,
             code=error.code,
             status=error.status,
-            client=address_of(channel.getPeer()),
             request_id=request_id,
+            **whence(channel.getPeer()),
         )
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
@@ -282,7 +285,7 @@ class BoundedSite(Site):
                 LogLevel.info if known else LogLevel.debug,
                 "TLS with a client failed: {reason}",
                 reason=describe(cast(SSL.Error, reason.value)),
-                client=address_of(channel.getPeer()),
+                **whence(channel.getPeer()),
             )
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:

@@ -172,7 +172,7 @@ def test_load_while_it_stops_gets_whole_answers_or_no_connection(served: Daemon)
 def test_every_fault_of_the_configuration_is_said_at_once(tmp_path: Path) -> None:
     said = failed([*TWISTD, "--strategy", "best", "--port=x"], LXD_MULTI_HOSTS='["node-1"]', LXD_MULTI_LOG_LEVEL="loud")
     assert said.splitlines() == [
-        "lxdsched cannot start, its configuration has 5 fault(s):",
+        "lxdsched cannot start, its configuration has 5 faults:",
         "  --port: is 'x', not a whole number",
         "  LXD_MULTI_LOG_LEVEL: is 'loud', not one of DEBUG, INFO, WARN, ERROR",
         "  --strategy: 'best' is not a strategy; these are: "
@@ -195,7 +195,7 @@ def test_a_port_that_is_taken_is_said_and_it_ends(hosts: list[dict[str, Any]]) -
         port = str(taken.getsockname()[1])
         settings = clean_environment(LXD_MULTI_HOSTS=json.dumps(hosts), LXD_MULTI_SCHEDULER_PORT=port)
         with run(TWISTD, settings) as running:
-            running.wait_for("cannot listen")
+            running.wait_for(f"lxdsched: cannot listen on 127.0.0.1:{port}: Address already in use")
             assert running.end(signal.SIGCONT) == 1
 
 
@@ -206,6 +206,11 @@ def test_it_starts_from_any_directory_with_options_and_a_file(hosts: list[dict[s
         assert served.schedule()[0] == 200
         assert served.running.end() == TOLD_TO_END
     assert any(" INFO  lxdsched " in line for line in served.running.lines)
+    assert any("POST /schedule 200 for 127.0.0.1: https://" in line for line in served.running.lines)
+    # Of Twisted's own parts nobody wants to know.
+    assert not any(
+        word in line for word in ("Admission", "reactor", "loop", "Closed)") for line in served.running.lines
+    )
 
 
 def test_listening_to_the_world_without_access_control_is_a_warning(hosts: list[dict[str, Any]]) -> None:
@@ -223,9 +228,18 @@ def test_check_says_whether_the_configuration_is_good(hosts: list[dict[str, Any]
         check=True,
         timeout=PATIENCE,
     )
-    assert done.stdout == "the configuration is good: 5 host(s), strategy least-allocated\n"
+    assert done.stdout == "the configuration is good: 5 hosts, strategy least-allocated\n"
     assert "did you mean LXD_MULTI_SCHEDULER_PORT" in done.stderr
     assert failed([LXDSCHED, "check"], LXD_MULTI_HOSTS="[]") == "LXD_MULTI_HOSTS: names no host\n"
+
+
+def test_a_name_that_is_no_setting_is_said_beside_the_faults_that_it_may_have_led_to() -> None:
+    settings = {"LXD_MULTI_HOSTS": "[]", "LXD_MULTI_SCHEDULER_PROT": "1"}
+    prefix = "LXD_MULTI_SCHEDULER_"
+    warning = f"warning: {prefix}PROT is not a setting of lxdsched, did you mean {prefix}PORT?; ignored"
+    for command, indent in (([LXDSCHED, "check"], ""), (TWISTD, "  ")):
+        said = failed(command, **settings).splitlines()[-2:]
+        assert said == [f"{indent}LXD_MULTI_HOSTS: names no host", indent + warning]
 
 
 def test_the_help_names_every_option_with_its_variable() -> None:

@@ -67,7 +67,7 @@ def test_what_ends_is_in_the_log_in_hosts_and_in_the_metrics(
     said = {line["fingerprint"]: (line["level"], line["msg"]) for line in served.log() if "complaint" in line}
     assert said.keys() == {ending.fingerprint, ended.fingerprint}
     assert said[ending.fingerprint][0] == "WARN"
-    assert f"client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 day(s)" in said[ending.fingerprint][1]
+    assert f"client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 days" in said[ending.fingerprint][1]
     assert said[ended.fingerprint][0] == "ERROR"
     assert f"ca {tmp_path}/ended.crt (for {hosts[3]['host']}) has ended on " in said[ended.fingerprint][1]
 
@@ -79,6 +79,6 @@ def test_check_says_it_before_the_daemon_does(hosts: list[dict[str, Any]], tmp_p
     done = subprocess.run(
         [LXDSCHED, "check"], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE
     )
-    assert f"warning: client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 day(s)" in done.stderr
+    assert f"warning: client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 days" in done.stderr
     assert f"warning: ca {tmp_path}/ended.crt" in done.stderr
-    assert f"warning: tls_cert {certificate} ends in 3 day(s)" in done.stderr
+    assert f"warning: tls_cert {certificate} ends in 3 days" in done.stderr

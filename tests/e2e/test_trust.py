@@ -183,7 +183,7 @@ def test_two_daemons_may_share_a_directory(site: Site) -> None:
 def test_without_a_directory_a_restart_forgets_and_a_warning_says_so(site: Site) -> None:
     without = {"LXD_MULTI_SCHEDULER_STATE_DIRECTORY": ""}
     with site.host("old"), site.daemon(**without) as running:
-        running.running.wait_for("a restart forgets their certificates: set state_directory")
+        running.running.wait_for("of 1 host trusted on first use: set state_directory")
         site.chosen(running)
     with site.host("new"), site.daemon(**without) as running:
         site.chosen(running)

@@ -176,7 +176,8 @@ def test_a_host_may_close_its_stream_and_say_why(host: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"), [(ConnectionDone(), "closed cleanly"), (ConnectionLost(), "lost in a non-clean fashion")]
+    ("error", "words"),
+    [(ConnectionDone(), "it has closed the connection"), (ConnectionLost(), "the connection broke off")],
 )
 def test_a_connection_that_ends_is_told(host: Peer, error: Exception, words: str) -> None:
     host.hang_up(error)

@@ -258,6 +258,14 @@ async def test_a_host_that_nobody_asks_about_is_looked_at_all_the_same(make_serv
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_host_that_is_down_is_said_to_be_in_few_words(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    await server.stop()
+    async with running_fleet([settings(server, pair)], Patience(question=5)) as fleet:
+        assert (await only_view(fleet)).reason == "no connection: Connection refused"
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_size_of_a_host_is_asked_again_now_and_then(make_server: MakeServer, pair: KeyPair) -> None:
     server = await make_server()
     async with running_fleet([settings(server, pair)], Patience(poll=0.05, capacity=0.1)) as fleet:

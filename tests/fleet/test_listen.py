@@ -165,7 +165,7 @@ async def test_a_host_that_resets_the_connection_is_lost(start: Start) -> None:
     await listener.listen()
     server.reset()
     await eventually(lambda: len(listener.told) == 1)
-    assert str(listener.told[0]).startswith("its event stream ended: Connection to the other side was lost")
+    assert str(listener.told[0]).startswith("its event stream ended: the connection broke off")
     assert not listener.streams
 
 
@@ -303,7 +303,7 @@ async def test_a_host_where_nobody_listens_is_unreachable(start: Start) -> None:
     await server.stop()
     error = await start.listener(server).refusal()
     assert error.state is State.UNREACHABLE
-    assert error.reason.startswith("no connection: Connection was refused")
+    assert error.reason.startswith("no connection: Connection refused")
 
 
 def test_a_connection_that_is_being_made_is_given_up_with_who_waits_for_it(pair: KeyPair) -> None:

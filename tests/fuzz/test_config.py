@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lxdsched.config import SETTINGS, ConfigError, Sources, load
-from lxdsched.config.files import MOST
 from lxdsched.config.hosts import host_name
 from lxdsched.config.values import Fault
 from lxdsched.sandbox.certs import make_certificate
+from lxdsched.smallfiles import MOST_BYTES
 from tests.fuzz import oracles
 from tests.fuzz.grown import ODD, anything, grown, write
 
@@ -261,7 +261,7 @@ def test_a_file_without_end_is_a_fault() -> None:
 )
 @pytest.mark.parametrize("prefix", ["", "a=", "hosts=[", "[", 'a="', "a='''"])
 def test_a_file_full_of_one_thing_costs_little(prefix: str, unit: str, file: Path) -> None:
-    units = (unit.format(number) if "{}" in unit else unit for number in range(MOST // (8 * len(unit))))
+    units = (unit.format(number) if "{}" in unit else unit for number in range(MOST_BYTES // (8 * len(unit))))
     with oracles.cpu_seconds():
         oracles.toml((prefix + "".join(units)).encode(), file)
 

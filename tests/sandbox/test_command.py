@@ -85,6 +85,20 @@ def test_a_given_directory_is_made_and_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == ["client.crt", "client.key"]
 
 
+def test_what_is_printed_can_be_used_from_anywhere(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PROGRAM, "--hosts", "1", "--directory", "given", "--", "sh", "-c", 'echo "$LXD_MULTI_HOSTS"'],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
+    (host,) = json.loads(done.stdout)
+    assert [host["client_cert"], host["client_key"]] == [f"{tmp_path}/given/client.{kind}" for kind in ("crt", "key")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [

@@ -147,15 +147,14 @@ def test_the_list_is_a_table_for_people(path: Path, capsys: pytest.CaptureFixtur
     key("list", "--file", path)
     pinned = "certificate " + "ab" * 32
     rows = [
-        ("client ", "rights     ", "credential", "created             ", "expires"),
+        ("client ", "rights     ", "credential  ", "created             ", "expires"),
         ("shoes-1", "schedule   ", "key 00000001", "2026-11-26 10:00 UTC", "never"),
         ("shoes-1", "schedule   ", "key 00000002", "2026-11-26 10:00 UTC", "2026-11-26 11:00 UTC (expired)"),
         ("shoes-1", "schedule   ", pinned),
         ("shoes-1", "schedule   ", "name shoes-1.example.com"),
         ("spare  ", "read, admin", "none"),
     ]
-    lines = ["  ".join((*row[:2], row[2].ljust(len(pinned)), *row[3:])).rstrip() for row in rows]
-    assert capsys.readouterr().out.splitlines() == lines
+    assert capsys.readouterr().out.splitlines() == ["  ".join(row) for row in rows]
 
 
 def test_a_list_of_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +244,27 @@ def test_the_file_is_the_configured_one(
     monkeypatch.setenv("LXD_MULTI_SCHEDULER_CLIENTS_FILE", str(path))
     assert program(["key", "new", "three"]) == 0
     assert [entry.client.name for entry in clients(path.read_text()).entries][2:] == ["one", "two", "three"]
+
+
+def test_a_key_is_sent_to_where_there_is_tls_over_tls(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in ("CONFIG", "TLS_CERT"):
+        monkeypatch.delenv(f"LXD_MULTI_SCHEDULER_{variable}", raising=False)
+    config = tmp_path / "lxdsched.toml"
+    for text, url in (
+        ("", "http://a:KEY@HOST"),
+        ('tls_cert = "x"', "https://a:KEY@HOST"),
+        ("tls_cert = 1", "http://a:KEY@"),
+    ):
+        config.write_text(text)
+        assert program(["key", "new", "a", "--file", str(path), "--config", str(config)]) == 0
+        assert f" {url}" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_not_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key("new", "a", "--file", tmp_path / "none" / "clients.toml", status=1)
+    assert capsys.readouterr().err == f"{tmp_path}/none: No such file or directory\n"
 
 
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 from lxdsched.access import Client, ClientsError, Right
 from lxdsched.access.keys import digest
 from lxdsched.access.layout import with_key
-from lxdsched.access.reading import MOST_BYTES
 from lxdsched.access.store import changing, read_file
 from lxdsched.access.values import Entry, Key
+from lxdsched.smallfiles import MOST_BYTES
 from tests.unit.access import NOW, clients
 
 NOBODY = 65534
@@ -186,9 +186,9 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     for path, why in (
-        (tmp_path, "Is a directory"),
-        (fifo, "is not a file"),
-        (Path("/dev/zero"), "is not a file"),
+        (tmp_path, "is a directory"),
+        (fifo, "is not a regular file"),
+        (Path("/dev/zero"), "is not a regular file"),
         (tmp_path / "missing", "No such file or directory"),
         (loop, "Too many levels of symbolic links"),
         (tmp_path / ("x" * 300), "File name too long"),
@@ -205,7 +205,17 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
             pass
 
 
-def test_no_more_is_read_than_a_clients_file_may_have(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_said(tmp_path: Path) -> None:
     with open(tmp_path / "large", "wb") as file:
-        file.truncate(10 * MOST_BYTES)
-    assert len(read_file(str(tmp_path / "large"))) == MOST_BYTES + 1
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(ClientsError, match="large: is larger than 1024 KiB"):
+        read_file(str(tmp_path / "large"))
+
+
+def test_a_file_is_not_made_larger_than_what_is_read(path: Path) -> None:
+    full = path.read_text().ljust(MOST_BYTES, "#")
+    path.write_text(full)
+    with pytest.raises(ClientsError) as caught:
+        add(path)
+    assert str(caught.value) == f"{path}: is not changed, it would be larger than 1024 KiB"
+    assert path.read_text() == full

@@ -73,11 +73,11 @@ def test_a_good_one_is_not_worth_a_word(logged: Logged) -> None:
 def test_what_ends_is_a_warning_at_the_start_and_once_a_day_and_then_an_error(logged: Logged) -> None:
     watch = Watch(certificate(2 * DAY, use="tls_cert"))
     watch.expiry.start()
-    assert said(logged) == [("warn", "tls_cert a.crt ends in 2 day(s), on 2026-06-03: renew it")]
+    assert said(logged) == [("warn", "tls_cert a.crt ends in 2 days, on 2026-06-03: renew it")]
     watch.pass_days(0.9)
     assert said(logged) == []
     watch.pass_days(0.1)
-    assert said(logged) == [("warn", "tls_cert a.crt ends in 1 day(s), on 2026-06-03: renew it")]
+    assert said(logged) == [("warn", "tls_cert a.crt ends in 1 day, on 2026-06-03: renew it")]
     for _ in range(2):
         watch.pass_days(1)
         assert said(logged) == [("error", "tls_cert a.crt has ended on 2026-06-03: renew it")]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lxdsched.cli import main
-from lxdsched.config import ConfigError, Sources, find
+from lxdsched.config import ConfigError, Sources, find, load
 from tests.unit.conftest import configure, faults
 
 VARIABLE = "LXD_MULTI_SCHEDULER_CLIENTS_FILE"
@@ -45,6 +45,22 @@ def test_faults_of_the_clients_are_among_those_of_the_configuration(entry: dict[
         f"{file}: a.rights[0]: is 'raed', not one of schedule, read, admin, did you mean read?",
         f"{file}: b.rights: must be an array of at least one of schedule, read, admin",
     ]
+
+
+def test_warnings_are_said_beside_faults_but_for_what_a_fault_makes_up(entry: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "clients.toml"
+    file.touch(mode=0o600)
+    file.write_text('[a]\nrights = ["read"]\nnames = ["a.example"]\n')
+    stray = "LXD_MULTI_SCHEDULER_PROT is not a setting of lxdsched, did you mean LXD_MULTI_SCHEDULER_PORT?; ignored"
+    given = {"LXD_MULTI_HOSTS": json.dumps([entry]), VARIABLE: str(file), "LXD_MULTI_SCHEDULER_PROT": "1"}
+    more: tuple[str, ...]
+    for faulty, more in (
+        ({"LXD_MULTI_SCHEDULER_TLS_CERT": "/missing", "LXD_MULTI_SCHEDULER_TLS_KEY": "/missing"}, ()),
+        ({"LXD_MULTI_SCHEDULER_PORT": "x"}, ("client a is known by certificates, and the listener asks for none",)),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load(Sources({}, given | faulty), ("least-allocated",))
+        assert caught.value.warnings == (stray, *more)
 
 
 def test_a_clients_file_that_cannot_be_read_is_a_fault_and_no_open_door(entry: dict[str, Any], tmp_path: Path) -> None:
@@ -88,7 +104,7 @@ def test_check_counts_the_clients(
     monkeypatch.setenv("LXD_MULTI_HOSTS", json.dumps([entry]))
     monkeypatch.setenv(VARIABLE, str(file))
     assert main(["check"]) == 0
-    assert "1 host(s), strategy least-allocated, 2 client(s)" in capsys.readouterr().out
+    assert "1 host, strategy least-allocated, 2 clients" in capsys.readouterr().out
     file.write_text("[a]")
     assert main(["check"]) == 1
     assert capsys.readouterr().err == f"{file}: a.rights: must be an array of at least one of schedule, read, admin\n"

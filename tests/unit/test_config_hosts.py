@@ -213,6 +213,16 @@ def test_keys_may_be_credentials_that_systemd_keeps(entry: dict[str, Any], pair:
     ]
 
 
+def test_the_fault_of_a_default_is_said_of_it_and_once(entry: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "lxdsched.toml"
+    file.write_text('client_key = "/missing"\n')
+    hosts = [{"host": name, "client_cert": entry["client_cert"]} for name in ("node-1", "node-2")]
+    assert faults(hosts, file=file) == [f"{file}: client_key: /missing: No such file or directory"]
+    assert faults(hosts, LXD_MULTI_SCHEDULER_CLIENT_KEY="/missing") == [
+        "LXD_MULTI_SCHEDULER_CLIENT_KEY: /missing: No such file or directory"
+    ]
+
+
 def test_a_key_in_place_of_its_files_name_is_not_shown(entry: dict[str, Any], pair: KeyPair) -> None:
     assert faults([entry | {"client_key": pair.key_pem.decode()}]) == [
         "LXD_MULTI_HOSTS[0].client_key: holds what should be in a file, not the name of one"

@@ -24,7 +24,7 @@ def test_without_one_nothing_is_remembered_and_a_warning_says_so(entry: dict[str
     config = configure([entry, entry | {"host": "pinned", "fingerprint": "ab" * 32}])
     assert config.state_directory is None
     assert config.warnings == (
-        "1 host(s) are trusted on first use, and a restart forgets their certificates: set state_directory to have "
+        "a restart forgets the certificates of 1 host trusted on first use: set state_directory to have "
         "them remembered, or pin them by fingerprint",
     )
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lxdsched.listener.crowd import Crowd, Full, Guest, peer_address
+from lxdsched.listener.crowd import FEW, Crowd, Full, Guest, peer_address
 from lxdsched.listener.settings import Bounds
 
 
@@ -97,6 +97,34 @@ def test_where_the_greediest_can_spare_none_the_next_one_does() -> None:
     assert scene.dropped == ["idle 0"]
 
 
+def test_the_greediest_is_who_has_most_now() -> None:
+    scene = Scene(connections=21)
+    gone = [scene.come("198.51.100.1", f"gone {number}") for number in range(8)]
+    for number in range(6):
+        scene.come("192.0.2.1", f"less {number}")
+    for number in range(7):
+        scene.come("192.0.2.2", f"most {number}")
+    for guest in gone[:3]:
+        assert guest is not None
+        scene.crowd.leave(guest)
+    for number in range(3):
+        scene.come(f"203.0.113.{number}", "modest")
+    assert scene.dropped == []
+    assert scene.come("203.0.113.9") is not None
+    assert scene.dropped == ["most 0"]
+
+
+@pytest.mark.parametrize(("more", "dropped"), [(FEW, "old"), (FEW + 1, "many 0")])
+def test_who_has_no_more_than_a_few_is_not_asked_first(more: int, dropped: str) -> None:
+    assert FEW == 4
+    scene = Scene(connections=1 + more)
+    scene.come("192.0.2.1", "old")
+    for number in range(more):
+        scene.come("198.51.100.1", f"many {number}")
+    assert scene.come("192.0.2.2") is not None
+    assert scene.dropped == [dropped]
+
+
 def test_who_has_too_many_connections_makes_room_for_its_own_and_for_nobody_else() -> None:
     scene = Scene(connections_per_peer=2)
     scene.come("192.0.2.9", "other")
@@ -109,12 +137,15 @@ def test_who_has_too_many_connections_makes_room_for_its_own_and_for_nobody_else
 
 def test_a_connection_that_was_dropped_leaves_no_second_time() -> None:
     scene = Scene(connections=1)
-    first = scene.come("192.0.2.1")
+    first = scene.come("192.0.2.1", "first")
     assert first is not None
-    scene.come("192.0.2.2")
+    scene.come("192.0.2.2", "second")
     scene.crowd.leave(first)
     scene.crowd.rest(first)
     assert scene.crowd.connections == 1
+    scene.come("192.0.2.1", "third")
+    scene.come("192.0.2.3", "fourth")
+    assert scene.dropped == ["first", "second", "third"]
 
 
 def test_sockets_of_this_machine_are_counted_in_total_alone() -> None:
@@ -133,10 +164,13 @@ def test_a_second_of_requests_may_come_at_once_and_what_comes_after_has_to_wait(
         waits.append(round(scene.crowd.patience(guest), 3))
     assert waits == [0.0] * 9 + [0.1, 0.2, 0.3]
     scene.now = 0.25
-    assert scene.crowd.patience(guest) == pytest.approx(0.05)
+    assert [scene.crowd.patience(guest) for _ in range(3)] == [pytest.approx(0.05)] * 3
     scene.now = 100.0
-    scene.crowd.ask(guest)
-    assert scene.crowd.patience(guest) == 0.0
+    waits = []
+    for _ in range(12):
+        scene.crowd.ask(guest)
+        waits.append(round(scene.crowd.patience(guest), 3))
+    assert waits == [0.0] * 10 + [0.1, 0.2]
 
 
 def test_one_that_asks_too_often_makes_nobody_else_wait() -> None:
@@ -167,6 +201,35 @@ def test_peers_that_have_gone_are_forgotten() -> None:
         assert guest is not None
         scene.crowd.leave(guest)
     assert len(scene.crowd._peers) < 2500
+
+
+def test_peers_that_still_matter_are_not_forgotten_with_the_others() -> None:
+    scene = Scene(rate_per_peer=10, connections_per_peer=1)
+    scene.come("192.0.2.1", "there")
+    for number in range(1015):
+        guest = scene.come(f"2001:db8:{number:x}::")
+        assert guest is not None
+        scene.crowd.leave(guest)
+    scene.now = 1000.0
+    for address, requests in (("192.0.2.2", 19), ("192.0.2.3", 4)):
+        guest = scene.come(address)
+        assert guest is not None
+        for _ in range(requests):
+            scene.crowd.ask(guest)
+        scene.crowd.leave(guest)
+    for number in range(20):
+        scene.crowd.admit(f"2001:db9:{number:x}::")
+    assert len(scene.crowd._peers) < 30
+    assert scene.come("192.0.2.1") is not None
+    assert scene.dropped == ["there"]
+    waits = []
+    for address in ("192.0.2.2", "192.0.2.3"):
+        guest = scene.come(address)
+        assert guest is not None
+        for _ in range(9):
+            scene.crowd.ask(guest)
+        waits.append(round(scene.crowd.patience(guest), 3))
+    assert waits == [2.0, 0.5]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lxdsched.config.files import MOST, Files
+from lxdsched.config.files import Files
 from lxdsched.config.values import Fault
+from lxdsched.smallfiles import MOST_BYTES
 from tests.support import write_secret
 
 US = 4711
@@ -43,7 +44,7 @@ def test_a_file_is_read_once_however_many_name_it(files: Files, tmp_path: Path) 
 def test_what_cannot_be_read_is_said_with_the_file(files: Files, tmp_path: Path) -> None:
     missing, fifo, large = tmp_path / "missing", tmp_path / "fifo", tmp_path / "large"
     os.mkfifo(fifo)
-    large.write_bytes(b"x" * (MOST + 1))
+    large.write_bytes(b"x" * (MOST_BYTES + 1))
     assert fault_of(files, missing) == f"{missing}: No such file or directory"
     assert fault_of(files, missing) == f"{missing}: No such file or directory"
     assert fault_of(files, tmp_path) == f"{tmp_path}: is a directory"
@@ -55,8 +56,8 @@ def test_what_cannot_be_read_is_said_with_the_file(files: Files, tmp_path: Path)
 
 def test_the_largest_file_is_read_whole(files: Files, tmp_path: Path) -> None:
     path = tmp_path / "large"
-    path.write_bytes(b"x" * MOST)
-    assert len(files.read(str(path))) == MOST
+    path.write_bytes(b"x" * MOST_BYTES)
+    assert len(files.read(str(path))) == MOST_BYTES
 
 
 def test_a_key_in_place_of_its_files_name_is_not_repeated(files: Files) -> None:

@@ -93,6 +93,43 @@ def test_on_a_terminal_a_line_is_for_a_person() -> None:
     assert stream.getvalue()[8:] == " WARN  host node-1 is gone\n"
 
 
+def test_what_fields_say_in_json_follows_the_message_for_a_person() -> None:
+    stream, terminal = io.StringIO(), Terminal()
+    for each in (stream, terminal):
+        logger(each).info("GET {path} 401", path="/hosts", log_aside=" for x\n: why")
+    assert list(only_line(stream)) == ["time", "level", "msg", "path"]
+    assert only_line(stream)["msg"] == "GET /hosts 401"
+    assert terminal.getvalue()[8:] == " INFO  GET /hosts 401 for x\\n: why\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Admission starting on 8080", False),
+        ("(TCP Port 8080 Closed)", False),
+        ("reactor class: x.y.", False),
+        ("Main loop terminated.", False),
+        ("Received SIGTERM, shutting down.", True),
+    ],
+)
+def test_what_twisted_says_of_its_own_parts_is_for_debugging(said: str, shown: bool) -> None:
+    for level, expected in (("INFO", shown), ("DEBUG", True)):
+        stream = io.StringIO()
+        publisher = LogPublisher(logs.observer(stream, level, "text"))
+        for namespace in ("log_legacy", "twisted.internet.base"):
+            Logger(namespace=namespace, observer=publisher).info("{log_text}", log_text=said)
+        assert stream.getvalue().count(said) == 2 * expected
+        logger(stream, level).info(said)
+        assert stream.getvalue().count(said) == 2 * expected + 1
+
+
+def test_what_twisted_complains_of_is_shown() -> None:
+    stream = io.StringIO()
+    publisher = LogPublisher(logs.observer(stream, "INFO", "text"))
+    Logger(namespace="log_legacy", observer=publisher).warn("x starting on y")
+    assert "starting on" in stream.getvalue()
+
+
 def test_on_a_terminal_nobodys_text_forges_a_line() -> None:
     stream = Terminal()
     logger(stream).warn("host says {text}", text="x\n00:00:00 INFO  all is well\x1b[2J")

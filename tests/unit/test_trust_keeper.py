@@ -183,13 +183,16 @@ def test_what_a_host_shows_instead_is_kept_for_a_person(world: World) -> None:
     assert waiting.not_after == TWO.certificate.not_valid_after_utc
 
 
-def test_what_a_person_accepts_is_taken_over_without_a_restart(world: World) -> None:
+def test_what_a_person_accepts_is_taken_over_without_a_restart(world: World, logged: Logged) -> None:
     world.shows(ONE)
     world.refuses(TWO)
     world.wait()
     world.accept(TWO)
     world.wait(LOOK)
     assert world.changed == [URL]
+    assert logged.messages(LogLevel.info) == [
+        f"host {URL} is trusted by {TWO.fingerprint} from now on, as {world.file.path} says"
+    ]
     world.shows(TWO)
     assert TWO.fingerprint in world.refuses(ONE)
 
@@ -201,7 +204,7 @@ def test_what_is_accepted_in_advance_is_all_that_will_do(world: World) -> None:
     world.shows(TWO)
 
 
-def test_a_host_that_was_forgotten_is_met_for_the_first_time_again(world: World) -> None:
+def test_a_host_that_was_forgotten_is_met_for_the_first_time_again(world: World, logged: Logged) -> None:
     world.shows(ONE)
     world.shows(ONE, OTHER)
     world.wait()
@@ -209,6 +212,9 @@ def test_a_host_that_was_forgotten_is_met_for_the_first_time_again(world: World)
     world.forget()
     world.wait(LOOK)
     assert world.changed == [URL]
+    assert logged.messages(LogLevel.info) == [
+        f"host {URL} is forgotten in {world.file.path}: the next certificate counts"
+    ]
     world.shows(TWO)
     world.wait()
     assert {url: known.fingerprint for url, known in world.stored().items()} == {

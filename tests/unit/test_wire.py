@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -35,6 +35,7 @@ def test_a_reply_that_has_no_end_is_not_kept() -> None:
     say(wire, 2 * MOST_REPLY)
     assert [str(each.value) for each in failed] == ["redis.example:6379 says more than 32 MiB at once"]
     assert failed[0].check(LinkError)
+    assert cast(StringTransport, wire.transport).disconnected
 
 
 def test_many_long_replies_are_taken() -> None:

@@ -57,6 +57,7 @@ async def ask(
         parsed = None
     elif found["content-type"] == "application/json":
         parsed = json.loads(content)
+        assert content.endswith(b"}\n")
     else:
         parsed = content.decode()
     conforms(method, urlsplit(url).path, response.code, found, parsed)
@@ -110,6 +111,8 @@ class Raw(Protocol):
             headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
             length = int(headers["content-length"])
             body = json.loads(rest[:length]) if length else None
+            if body is not None and headers["content-type"] == "application/json":
+                assert rest[:length].endswith(b"}\n")
             if status >= HTTPStatus.BAD_REQUEST:
                 conforms_as_error(status, headers, body)
             found.append((status, body))

@@ -31,6 +31,7 @@ NEEDS = {
     ("GET", "/hosts"): Right.READ,
     ("GET", "/scheduled-resources"): Right.READ,
     ("GET", "/metrics"): Right.READ,
+    ("GET", "/openapi.json"): Right.READ,
 }
 
 
@@ -113,6 +114,16 @@ async def test_a_wrong_key_is_refused_and_never_shown(guarded: Served, logged: L
     if len(secret) > 20:
         assert secret not in str(answer.body)
         assert secret not in str(list(logged))
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_two_keys_neither_counts(guarded: Served) -> None:
+    client = await connect(guarded.port)
+    keys = "".join(f"Authorization: {bearer(name)['Authorization']}\r\n" for name in ("boss", "ci"))
+    client.send(f"GET /hosts HTTP/1.1\r\n{keys}Connection: close\r\n\r\n".encode())
+    await client.closed
+    ((status, body),) = client.answers()
+    assert (status, body["error"]) == (401, "there is more than one Authorization header")
 
 
 @pytest_twisted.ensureDeferred
@@ -245,6 +256,23 @@ async def test_a_page_of_another_origin_cannot_have_a_browser_ask(
     served: Served, headers: dict[str, str], status: int
 ) -> None:
     assert (await tried(served, "POST", "/schedule", headers))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("DELETE", "/reservations/none", 403),
+        ("GET", "/hosts", 200),
+        ("HEAD", "/hosts", 200),
+        ("OPTIONS", "/hosts", 405),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_another_origin_may_look_and_do_nothing(
+    served: Served, method: str, path: str, status: int
+) -> None:
+    await served.fleet.views()
+    assert (await tried(served, method, path, {"Origin": "https://evil.example"}))[0] == status
 
 
 @pytest_twisted.ensureDeferred

@@ -156,7 +156,7 @@ async def test_every_error_is_json(
 @pytest_twisted.ensureDeferred
 async def test_head_has_the_headers_and_no_body(served: Served) -> None:
     answer = await ask("HEAD", served.url + "/healthz")
-    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, None, "15")
+    assert (answer.status, answer.body, answer.headers["content-length"]) == (200, None, "16")
 
 
 @pytest.mark.parametrize("host", ["..,,", "%", "xn--", "a" * 300, "[::1", "ü"])

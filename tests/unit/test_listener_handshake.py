@@ -1,0 +1,130 @@
+"""What clients are told in the handshake, and what is remembered of their certificates' chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+from cryptography import x509
+from OpenSSL import SSL
+from twisted.python.failure import Failure
+
+from lxdsched.access import Shown
+from lxdsched.listener.tls import Ask, ServerTls, TlsMaterial
+from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
+from lxdsched.tls import Identity
+from tests.e2e.guarded import revocation_list
+
+NOW = datetime.now(UTC)
+VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
+
+
+class Protocol:
+    """What Twisted puts around a connection, as far as the listener's TLS looks at it."""
+
+    def __init__(self) -> None:
+        self.wrappedProtocol = self
+        self.problem: str | None = None
+        self.failed: list[Failure] = []
+
+    def failVerification(self, failure: Failure) -> None:  # noqa: N802
+        """Keep why the connection has to end."""
+        self.failed.append(failure)
+
+
+class Handshake:
+    """A handshake in memory: what either side raised, and what the server kept of it."""
+
+    def __init__(
+        self, material: TlsMaterial, version: int, pair: KeyPair | None, known: Callable[[Shown], bool]
+    ) -> None:
+        self.protocol = Protocol()
+        server = ServerTls(material, known).serverConnectionForTLS(cast(Any, self.protocol))
+        server.set_app_data(self.protocol)
+        server.set_accept_state()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(version)
+        if pair is not None:
+            context.use_certificate(pair.certificate)
+            context.use_privatekey(pair.key)
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        self.server = self.client = ""
+        for _ in range(4):
+            self.client = self.client or _step(client, server)
+            self.server = self.server or _step(server, client)
+
+
+def _step(one: SSL.Connection, other: SSL.Connection) -> str:
+    """Go on with one side, and pass on what it says; return what it raised."""
+    raised = ""
+    try:
+        one.do_handshake()
+    except SSL.WantReadError:
+        pass
+    except Exception as error:
+        raised = str(error)
+    with suppress(SSL.WantReadError):
+        other.bio_write(one.bio_read(65_536))
+    return raised
+
+
+def material(ask: Ask) -> TlsMaterial:
+    """Return what a listener has that asks clients in some way; its CA has issued nothing."""
+    pair = make_certificate("localhost", now=NOW)
+    return TlsMaterial(Identity(pair.certificate, pair.key), (make_authority("ours", now=NOW).certificate,), (), ask)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_is_not_known_is_refused_within_the_handshake(version: int) -> None:
+    pair = make_certificate("ci.example", now=NOW, client=True)
+    found = Handshake(material(Ask.REQUIRED), version, pair, lambda _: False)
+    assert f"its certificate {pair.fingerprint} is not that of a known client: it is self-signed" in found.server
+    if version == SSL.TLS1_2_VERSION:  # with 1.3, clients are done before they hear of it
+        assert "alert" in found.client
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_shows_nothing_where_it_is_required_is_refused_within_the_handshake(version: int) -> None:
+    found = Handshake(material(Ask.REQUIRED), version, None, lambda _: True)
+    assert "peer did not return a certificate" in found.server
+
+
+@pytest.mark.parametrize("ask", [Ask.OPTIONAL, Ask.REQUIRED])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_who_is_known_gets_in_whatever_speaks_against_the_chain(version: int, ask: Ask) -> None:
+    pair = make_certificate("ci.example", now=NOW, client=True)
+    found = Handshake(material(ask), version, pair, lambda shown: shown.fingerprint == pair.fingerprint)
+    assert (found.server, found.client, found.protocol.failed) == ("", "", [])
+    assert found.protocol.problem == "it is self-signed and not the configured CA"
+
+
+def test_of_all_that_speaks_against_a_chain_the_first_is_kept() -> None:
+    others = make_authority("others", now=NOW - timedelta(days=800))
+    pair = make_certificate(
+        "ci.example", now=NOW - timedelta(days=800), not_after=NOW - timedelta(days=1), issuer=others, client=True
+    )
+    found = Handshake(material(Ask.OPTIONAL), SSL.TLS1_3_VERSION, pair, lambda _: True)
+    assert found.protocol.problem == "it was not issued by the configured CA"
+
+
+def test_nobody_is_asked_where_no_client_has_a_certificate() -> None:
+    pair = make_certificate("ci.example", now=NOW, client=True)
+    found = Handshake(material(Ask.NONE), SSL.TLS1_3_VERSION, pair, lambda _: False)
+    assert (found.server, found.client, found.protocol.problem) == ("", "", None)
+
+
+def test_connections_are_to_be_renewed_only_where_clients_are_looked_at_in_another_way() -> None:
+    before = material(Ask.OPTIONAL)
+    tls = ServerTls(before, lambda _: False)
+    pair = make_certificate("localhost", now=NOW)
+    other = replace(before, identity=Identity(pair.certificate, pair.key))
+    assert not tls.take(other)
+    revoked = x509.load_pem_x509_crl(revocation_list(make_authority("ours", now=NOW)))
+    for change in ({"revocations": (revoked,)}, {"authorities": ()}, {"ask": Ask.REQUIRED}):
+        assert tls.take(replace(other, **change))
+        assert tls.take(other)
