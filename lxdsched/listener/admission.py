@@ -117,7 +117,7 @@ class _Passage(Connected):
         """Begin to wait, if it has to."""
         crowd = self._admission.crowd
         self.transport.bufferSize = _RECEIVED
-        self._guest = crowd.join(self._peer, self.transport.abortConnection)
+        self._guest = crowd.join(self._peer, self._drop)
         if wait := crowd.patience(self._guest):
             self._pause()
             self._waiting = self._admission.reactor.callLater(wait, self._queue)
@@ -149,15 +149,15 @@ class _Passage(Connected):
         self._admission.turns.ask(caller or self._peer, self._read, known=bool(caller))
 
     def _read(self) -> None:
-        if self._gone:
-            return
+        if self._gone or self.transport.disconnecting:
+            return  # we have hung up
         piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
         try:
             self._within.dataReceived(piece)
         except Exception:
             # In a turn there is nobody else to end the connection.
             self._admission.broken()
-            self.transport.abortConnection()
+            self._drop()
             return
         self._read_on()
 
@@ -177,13 +177,18 @@ class _Passage(Connected):
             return
         within: Any = self._admission.within.buildProtocol(self._address)
         if within is None:
-            self.transport.abortConnection()
+            self._drop()
             return
         hosting = cast(Hosting, getattr(within, "wrappedProtocol", within))
         hosting.guest, hosting.peer = self._guest, self._peer
         self._within = within
         within.makeConnection(self.transport)
         self._read_on()
+
+    def _drop(self) -> None:
+        self._gone = True
+        self._unread = b""
+        self.transport.abortConnection()
 
     def _pause(self) -> None:
         if not self._gone:

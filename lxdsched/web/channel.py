@@ -161,7 +161,7 @@ class Channel(HTTPChannel):
         self._overdue = False
         if self._waitingForTransport:
             # It asks and asks, and does not read: what it gets would pile up here.
-            self.tcp.abortConnection()
+            self.drop()
             return
         self._used = True
         if self.guest is not None:
@@ -186,7 +186,7 @@ class Channel(HTTPChannel):
     def pauseProducing(self) -> None:  # noqa: N802
         """Give the client some time to take what it was answered."""
         if self._unread is None:
-            self._unread = self.callLater(self.site.bounds.sending, self._drop)
+            self._unread = self.callLater(self.site.bounds.sending, self.drop)
         super().pauseProducing()
 
     def resumeProducing(self) -> None:  # noqa: N802
@@ -203,7 +203,7 @@ class Channel(HTTPChannel):
     def loseConnection(self) -> None:  # noqa: N802
         """Close the connection when what is written has been taken, or when there was time enough for that."""
         if self._ending is None:
-            self._ending = self.callLater(self.site.bounds.sending, self._drop)
+            self._ending = self.callLater(self.site.bounds.sending, self.drop)
         super().loseConnection()
         if isinstance(self.transport, TLSMemoryBIOProtocol) and self.transport.transport is not None:
             # The other side of TLS should say farewell too; it need not be waited for.
@@ -303,7 +303,9 @@ class Channel(HTTPChannel):
         if self._overdue and self in self.site.channels:
             self.loseConnection()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """End the connection at once; what has come in of it is not looked at any more."""
+        self._refused = True
         self.tcp.abortConnection()
 
 

@@ -314,4 +314,4 @@ class BoundedSite(Site):
     def _abort(self) -> None:
         self._log.warn("dropping {count} connections that did not end in time", count=len(self.channels))
         for channel in list(self.channels):
-            channel.tcp.abortConnection()
+            channel.drop()
