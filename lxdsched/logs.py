@@ -42,6 +42,8 @@ _CHATTER = re.compile(r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main lo
 """What Twisted says of its own parts; we say in our words where we listen, and that we stop."""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
+_BREAKING = re.compile("[\x80-\x9f\u2028\u2029]")
+"""What JSON may hold as it is, though some programs end a line there, and some terminals act on it."""
 
 MOST_MESSAGE = 8192
 """Characters of a message, and likewise of the others below."""
@@ -124,7 +126,8 @@ def as_json(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         line["error"] = _text(failure.getErrorMessage())
         line["traceback"] = _text(failure.getTraceback(), MOST_TRACEBACK)
-    return _encoder.encode(line).decode()
+    encoded = _encoder.encode(line).decode()
+    return encoded if encoded.isascii() else _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
 
 
 def as_text(event: LogEvent) -> str:

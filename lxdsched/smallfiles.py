@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MOST_BYTES = 1024**2
 """Bytes that a file may have."""
+MOST_PARTS = 100
+"""Dots that one line of TOML may have outside of texts: reading a key takes the square of the number of its parts."""
+
+_TEXTS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|' r"'[^'\n]*+'")
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -44,3 +51,12 @@ def read_small(path: str | Path) -> Content:
     if len(data) > MOST_BYTES:
         raise Unreadable(f"is larger than {MOST_BYTES // 1024} KiB")
     return Content(data, found.st_mode, found.st_uid)
+
+
+def read_toml(content: bytes) -> dict[str, Any]:
+    """Read the content of a TOML file. ValueError or RecursionError when it is none, not UTF-8, or unfit to read."""
+    text = content.decode("utf-8").replace("\r\n", "\n")
+    for number, line in enumerate(_TEXTS.sub("", text).split("\n"), 1):
+        if line.partition("#")[0].count(".") > MOST_PARTS:
+            raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
+    return tomllib.loads(text)

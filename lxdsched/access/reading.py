@@ -6,7 +6,6 @@ What is wrong is said without showing values that may be secrets by mistake.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from lxdsched.access.certificates import plain_name
 from lxdsched.access.clients import Clients
 from lxdsched.access.keys import is_id
 from lxdsched.access.values import Client, Entry, Key, Right
+from lxdsched.smallfiles import read_toml
 from lxdsched.spelling import meant
 from lxdsched.tls import IdentityError, read_fingerprint
 
@@ -49,7 +49,7 @@ class ClientsFault(ValueError):  # noqa: N818
 def read_clients(text: bytes, where: str) -> Clients:
     """Read the content of a clients file, which faults call `where`. ClientsError with every fault."""
     try:
-        tables = tomllib.loads(text.decode())
+        tables = read_toml(text)
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits
         raise ClientsError([f"{where}: not a TOML file: {error}"]) from None
     reader = _Reader(where)

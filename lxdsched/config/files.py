@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shlex
 import stat
 from pathlib import Path
@@ -24,10 +23,7 @@ CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 """The environment variable in which systemd says where it keeps them."""
 MOST_PATH: Final = 300
 """Characters of a path that a fault shows."""
-MOST_PARTS: Final = 100
-"""Dots that one line of TOML may have outside of texts: reading a key takes the square of the number of its parts."""
 
-_TEXTS = re.compile(r'"(?:[^"\\\n]|\\.)*+"|' r"'[^'\n]*+'")
 _ROOT = 0
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _BEYOND_ROOTS_GROUP = stat.S_IWGRP | stat.S_IXGRP | stat.S_IRWXO
@@ -118,15 +114,6 @@ class Files:
         elif mode & _OTHERS:
             return f"{shown}: others can get at it: chmod 0600 {where}"
         return None
-
-
-def toml_text(content: bytes) -> str:
-    """Return the text of a TOML file. ValueError when it is not UTF-8, or unfit to parse."""
-    text = content.decode("utf-8").replace("\r\n", "\n")
-    for number, line in enumerate(_TEXTS.sub("", text).split("\n"), 1):
-        if line.partition("#")[0].count(".") > MOST_PARTS:
-            raise ValueError(f"a key of more than {MOST_PARTS} parts (at line {number})")
-    return text
 
 
 def _user(number: int) -> str:

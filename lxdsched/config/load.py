@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lxdsched.certificates import OurCertificate, Register
-from lxdsched.config.files import CREDENTIALS_VARIABLE, MOST_PATH, Files, toml_text
+from lxdsched.config.files import CREDENTIALS_VARIABLE, MOST_PATH, Files
 from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
 from lxdsched.config.listener import ListenerReader
@@ -25,6 +24,7 @@ from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
 from lxdsched.listener.settings import Bounds, Listening
 from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
+from lxdsched.smallfiles import read_toml
 from lxdsched.spelling import meant
 
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -221,7 +221,7 @@ class _Loader:
         if self._path is None:
             return
         try:
-            self._file = tomllib.loads(toml_text(self._files.read(self._path)))
+            self._file = read_toml(self._files.read(self._path))
         except Fault as fault:
             self._faults.append(str(fault))
         except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or of a number with too many digits

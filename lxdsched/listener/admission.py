@@ -5,6 +5,8 @@ What they send is read in turns too: to read can cost more than to answer, as wi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
@@ -75,8 +77,8 @@ class Admission(Factory):
         return cast(IProtocol, _Passage(self, addr, peer)) if admitted else None
 
     def broken(self) -> None:
-        """Log a failure of ours to read what a client has sent."""
-        self._log.failure("reading from a client broke")
+        """Log a failure of ours to let a client in, or to read what it has sent."""
+        self._log.failure("serving a client broke")
 
     def _tell(self, host: str) -> None:
         now = self.reactor.seconds()
@@ -138,52 +140,57 @@ class _Passage(Connected):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Read what came in when it has its turn: at once while there is time for all."""
         self._unread += data
+        if self._guest is not None:
+            self._guest.unread = True
         if self._reading or self._within is None:
             self._pause()  # what comes next can wait where it is
         else:
-            self._reading = True
-            self._await_reading()
-
-    def _await_reading(self) -> None:
-        caller = "" if self._guest is None else self._guest.caller
-        self._admission.turns.ask(caller or self._peer, self._read, known=bool(caller))
+            self._read_on()
 
     def _read(self) -> None:
         if self._gone or self.transport.disconnecting:
             return  # we have hung up
         piece, self._unread = self._unread[:_PIECE], self._unread[_PIECE:]
-        try:
+        with self._guarded():
             self._within.dataReceived(piece)
-        except Exception:
-            # In a turn there is nobody else to end the connection.
-            self._admission.broken()
-            self._drop()
-            return
         self._read_on()
 
     def _read_on(self) -> None:
         self._reading = bool(self._unread)
+        if self._guest is not None:
+            self._guest.unread = self._reading
         if self._reading:
-            self._await_reading()
+            self._ask(self._read)
         else:
             self._resume()
 
     def _queue(self) -> None:
         self._waiting = None
-        self._admission.turns.ask(self._peer, self._enter)
+        self._ask(self._enter)
 
     def _enter(self) -> None:
         if self._gone:
             return
-        within: Any = self._admission.within.buildProtocol(self._address)
-        if within is None:
-            self._drop()
-            return
-        hosting = cast(Hosting, getattr(within, "wrappedProtocol", within))
-        hosting.guest, hosting.peer = self._guest, self._peer
-        self._within = within
-        within.makeConnection(self.transport)
+        with self._guarded():
+            within: Any = self._admission.within.buildProtocol(self._address)
+            hosting = cast(Hosting, getattr(within, "wrappedProtocol", within))
+            hosting.guest, hosting.peer = self._guest, self._peer
+            self._within = within
+            within.makeConnection(self.transport)
         self._read_on()
+
+    def _ask(self, what: Callable[[], None]) -> None:
+        caller = "" if self._guest is None else self._guest.caller
+        self._admission.turns.ask(self._peer, what, caller=caller)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """End the connection, and no other one, where we fail: in a turn there is nobody else to do it."""
+        try:
+            yield
+        except Exception:
+            self._admission.broken()
+            self._drop()
 
     def _drop(self) -> None:
         self._gone = True

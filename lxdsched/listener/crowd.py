@@ -35,9 +35,12 @@ class Full(StrEnum):
 
 
 class Guest:
-    """One connection, as long as it is there. `drop` ends it at once; `caller` is who asked last, if known."""
+    """One connection, as long as it is there. `drop` ends it at once; `caller` is who asked last, if known.
 
-    __slots__ = ("asked", "caller", "drop", "peer", "there")
+    It is `unread` while something has come in on it that waits for its turn to be read.
+    """
+
+    __slots__ = ("asked", "caller", "drop", "peer", "there", "unread")
 
     def __init__(self, peer: _Peer | None, drop: Callable[[], None]) -> None:
         self.peer = peer
@@ -45,6 +48,7 @@ class Guest:
         self.asked = False  # whether a whole request has ever come in
         self.there = True
         self.caller = ""
+        self.unread = False
 
 
 class _Waiting:

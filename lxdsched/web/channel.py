@@ -28,7 +28,7 @@ LINGER = 2.0
 """Seconds that a refused client has to read why before the connection is dropped."""
 
 GRACE = 0.5
-"""Seconds that a new connection has to send its first request when the daemon stops."""
+"""Seconds that a new connection has to send its first request when the daemon stops, and until what came in is read."""
 
 _PHRASES = {413: b"Content Too Large", 422: b"Unprocessable Content"}
 """Reason phrases of RFC 9110; those of Python before 3.13 are older."""
@@ -63,7 +63,8 @@ class Channel(HTTPChannel):
         super().__init__()
         self._refused = False
         self._used = False  # whether a request has come in whole
-        self._retiring = False
+        self._retiring = False  # while a request may be on its way that would be the last one
+        self._last = False  # whether the next request is the last one
         self._deadline: IDelayedCall | None = None
         self._begun = False  # whether a byte of a request has come in
         self._overdue = False  # whether what is being waited for should have come
@@ -164,6 +165,8 @@ class Channel(HTTPChannel):
             self.drop()
             return
         self._used = True
+        if self._last:
+            self.persistent = False
         if self.guest is not None:
             self.site.crowd.ask(self.guest)
         super().allContentReceived()
@@ -198,7 +201,10 @@ class Channel(HTTPChannel):
 
     def timeoutConnection(self) -> None:  # noqa: N802
         """Close a connection that has waited for a request for long enough."""
-        self.loseConnection()
+        if self._unread_yet:
+            self.resetTimeout()
+        else:
+            self.loseConnection()
 
     def loseConnection(self) -> None:  # noqa: N802
         """Close the connection when what is written has been taken, or when there was time enough for that."""
@@ -238,17 +244,18 @@ class Channel(HTTPChannel):
 
         A request that is only coming in is left to come in, and answered: it may have been sent before we stopped.
         """
+        self._last = True
         if self._handlingRequest:
             self.persistent = False
             if self._held is not None:
                 self._held[0].reset(0)
-        elif self._deadline is None and self._used:
+        elif self._deadline is None and self._used and not self._unread_yet:
             self.loseConnection()
         elif self._deadline is None or not self._begun:
-            # Just connected: its first request may be on its way.
+            # Just connected, or with something unread: a request may be on its way.
             self._retiring = True
             self._hurry(None)
-            self._deadline = self.callLater(GRACE, self.loseConnection)
+            self._deadline = self.callLater(GRACE, self._leave)
 
     def body_too_large(self) -> ApiError:
         """Say that a body is longer than it may be."""
@@ -282,7 +289,21 @@ class Channel(HTTPChannel):
             self._deadline.cancel()
         self._deadline = None if seconds is None else self.callLater(seconds, self._late)
 
+    @property
+    def _unread_yet(self) -> bool:
+        """Whether something has come in that waits for its turn to be read: then it is not the client who is late."""
+        return self.guest is not None and self.guest.unread
+
+    def _leave(self) -> None:
+        if self._unread_yet:
+            self._deadline = self.callLater(GRACE, self._leave)
+        else:
+            self.loseConnection()
+
     def _late(self) -> None:
+        if self._unread_yet:
+            self._deadline = self.callLater(GRACE, self._late)
+            return
         # Many clients may be late at the same moment: that shall hold up nobody else.
         self._deadline = None
         self._overdue = True
@@ -294,6 +315,9 @@ class Channel(HTTPChannel):
             self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
 
     def _silent(self) -> None:
+        if self._unread_yet:
+            self._deadline = self.callLater(GRACE, self._silent)
+            return
         # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
         self._deadline = None
         self._overdue = True

@@ -85,21 +85,21 @@ class BoundedRequest(Request):
         site = cast(BoundedSite, self.channel.site)
         self.received_at = site.reactor.seconds()
         self.id = request_id(self.getHeader(HEADER.encode()))
-        answer, who, known = self._route, self.channel.peer, False
+        answer, caller = self._route, ""
         try:
             self._normalize()
             self.caller = site.gate.client(self)
             if self.caller is not None:
                 self.notes.update(caller=self.caller.name)
-                who, known = self.caller.name, True
+                caller = self.caller.name
         except ApiError as error:
             answer = partial(self.answer_error, error)
         except Exception:
             site.report(Failure(), self.path)
             answer = partial(self.answer_error, internal_error())
         if self.channel.guest is not None:
-            self.channel.guest.caller = who if known else ""
-        site.turns.ask(who, partial(self._answer, answer), known=known)
+            self.channel.guest.caller = caller
+        site.turns.ask(self.channel.peer, partial(self._answer, answer), caller=caller)
 
     def _answer(self, answer: Callable[[], None]) -> None:
         if self._disconnected:

@@ -259,3 +259,10 @@ def test_any_bytes_are_clients_or_faults(content: bytes) -> None:
         read_clients(content, "clients.toml")
     except ClientsError as error:
         assert error.faults
+
+
+@pytest.mark.parametrize("part", ["a.", '"a".', "'a' . "])
+def test_a_name_of_thousands_of_parts_is_not_even_tried(part: str) -> None:
+    with pytest.raises(ClientsError) as caught:
+        read_clients(f"[{part * 10_000}a]\n".encode(), "clients.toml")
+    assert caught.value.faults == ["clients.toml: not a TOML file: a key of more than 100 parts (at line 1)"]

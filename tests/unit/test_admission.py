@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -47,6 +47,8 @@ class Hall(Factory):
         self.scene = scene
 
     def buildProtocol(self, addr: Any) -> Conversation:  # noqa: N802
+        if self.scene.full:
+            raise ZeroDivisionError
         self.scene.came.append(Conversation(self.scene))
         return self.scene.came[-1]
 
@@ -65,6 +67,11 @@ class Client:
         """Whether more would be taken of what it sends."""
         return self.transport.producerState == "producing"
 
+    @property
+    def within(self) -> Conversation | None:
+        """What is made of it, once it is let in."""
+        return cast(Conversation | None, self.passage._within)
+
     def send(self, data: bytes) -> None:
         """Send something."""
         self.passage.dataReceived(data)
@@ -82,6 +89,7 @@ class Scene:
         self.worked = 0.0
         self.read: list[tuple[str, int]] = []
         self.came: list[Conversation] = []
+        self.full = False  # nobody more can be let in
         turns = Turns(self.reactor, lambda: self.worked)
         crowd = Crowd(Bounds(**bounds), self.reactor.seconds)
         self.admission = Admission(Hall(self), crowd, turns, self.reactor)
@@ -150,14 +158,13 @@ def test_what_known_callers_send_is_read_before_what_strangers_do() -> None:
     for number in range(20):
         scene.busy(f"192.0.2.{number}")
     known = Client(scene, "192.0.2.1")  # behind the same address as a greedy one
-    while len(scene.came) < 21:
+    while (within := known.within) is None:
         scene.turn()
-    guest = scene.came[-1].guest
-    assert guest is not None
-    guest.caller = "ci"
+    assert within.guest is not None
+    within.guest.caller = "ci"
     known.send(b"hello")
     scene.turn()
-    assert scene.came[-1].said == b"hello"
+    assert within.said == b"hello"
 
 
 def test_a_failure_to_read_ends_that_connection_alone_and_is_logged(logged: Logged) -> None:
@@ -169,6 +176,31 @@ def test_a_failure_to_read_ends_that_connection_alone_and_is_logged(logged: Logg
     logged.clear()
     Client(scene, "192.0.2.2").send(b"hello")
     assert scene.came[1].said == b"hello"
+
+
+def test_a_failure_to_let_somebody_in_ends_that_connection_alone(logged: Logged) -> None:
+    scene = Scene()
+    scene.full = True
+    client = Client(scene, "192.0.2.1")
+    assert client.transport.disconnected
+    assert [each["log_failure"].type for each in logged.failures()] == [ZeroDivisionError]
+    logged.clear()
+    scene.full = False
+    Client(scene, "192.0.2.1").send(b"hello")
+    assert scene.came[0].said == b"hello"
+
+
+def test_a_connection_says_whether_something_on_it_is_unread() -> None:
+    scene = Scene()
+    greedy = scene.busy()
+    guest = scene.came[0].guest
+    assert guest is not None
+    assert guest.unread
+    while greedy.passage._unread:
+        scene.turn()
+    assert not guest.unread
+    greedy.send(b"x" * 4096 * 3)
+    assert guest.unread
 
 
 def test_who_comes_too_often_waits_at_the_door_and_nothing_is_made_for_it() -> None:

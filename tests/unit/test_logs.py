@@ -71,6 +71,14 @@ def test_a_message_with_line_breaks_stays_one_line() -> None:
     assert only_line(stream)["msg"] == 'a\n"b"\x00'
 
 
+def test_no_program_finds_the_end_of_a_line_within_one() -> None:
+    stream, text = io.StringIO(), "a\x85b\u2028c\u2029d\x9b31mé"
+    logger(stream).info("{text}", text=text)
+    assert only_line(stream)["text"] == text
+    assert "é" in stream.getvalue()
+    assert "\x9b" not in stream.getvalue()
+
+
 def test_a_field_that_is_no_json_is_shown_as_text() -> None:
     stream = io.StringIO()
     logger(stream).info("x", where=io.StringIO, what={1, 2})

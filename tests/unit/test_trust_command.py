@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -215,10 +216,13 @@ def test_on_a_terminal_it_asks(file: TrustFile, answer: bytes | None, trusted: s
         output = b""
         while b"[y/N]" not in output:
             output += process.stdout.read(1) or pytest.fail(output.decode())
-        if answer is None:
-            process.send_signal(signal.SIGINT)
-        else:
+        if answer is not None:
             os.write(ours, answer)
+        while answer is None and process.poll() is None:
+            # One that comes right before it begins to read is noted, and heard with the next one.
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
         output += process.communicate(timeout=60)[0]
     os.close(theirs)
     os.close(ours)

@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 from twisted.internet.task import Clock
 
-from lxdsched.listener.turns import EARNS, FIRST, MOST, SLICE, Turns
+from lxdsched.listener.peers import ACQUAINTED, EARNS, FIRST, MANY, MOST, WELCOME
+from lxdsched.listener.turns import KNOWN, SLICE, Turns
 
 COST = SLICE * 0.21
 """What an answer costs here: five of them fill a slice."""
@@ -23,11 +24,10 @@ class Scene:
         self.turns = Turns(self.reactor, lambda: self.worked)
         self.answered: list[str] = []
 
-    def ask(self, peer: str, times: int = 1, cost: float = COST, *, known: bool = False) -> None:
+    def ask(self, address: str, times: int = 1, cost: float = COST, *, caller: str = "") -> None:
         """Have a peer ask."""
-
         for _ in range(times):
-            self.turns.ask(peer, partial(self.answer, peer, cost), known=known)
+            self.turns.ask(address, partial(self.answer, caller or address, cost), caller=caller)
 
     def answer(self, peer: str, cost: float) -> None:
         """Work for a peer."""
@@ -191,23 +191,84 @@ def test_an_answer_that_breaks_keeps_nobody_from_being_answered() -> None:
     assert Counter(scene.answered) == {"a": 6, "b": 1, "c": 1}
 
 
-def test_who_is_known_goes_before_all_who_are_not() -> None:
+def share(scene: Scene, of: str, turns: int = 2000) -> float:
+    """Let the reactor turn; return which part of the answers one has got."""
+    scene.answered.clear()
+    for _ in range(turns):
+        scene.turn()
+    return sum(peer.startswith(of) for peer in scene.answered) / len(scene.answered)
+
+
+def test_who_is_known_does_not_wait_for_strangers() -> None:
     scene = Scene()
-    for number in range(200):
-        scene.ask(f"stranger {number}", 3)
-    scene.turns.ask("us", lambda: scene.answered.append("us"), known=True)
-    scene.turn()
-    assert "us" in scene.answered
-    assert scene.answered.index("us") < 20
+    scene.flood(200)
+    for _ in range(20):
+        scene.ask("192.0.2.1", 3, caller="us")
+        scene.turn()
+        assert scene.answered[-3:].count("us") or scene.answered.count("us") == 3
+        scene.answered.clear()
+        scene.rest(MOST / EARNS)
+
+
+def test_who_is_known_and_asks_all_the_time_gets_the_greater_part_and_strangers_the_rest() -> None:
+    scene = Scene()
+    scene.flood(20)
+    scene.ask("192.0.2.1", 10_000, caller="us")
+    share(scene, "us")
+    assert share(scene, "us", 300) == pytest.approx(KNOWN / (KNOWN + 1), abs=0.05)
+
+
+def test_a_stranger_that_rests_does_not_wait_for_one_who_is_known_and_asks_all_the_time() -> None:
+    scene = Scene()
+    scene.ask("192.0.2.1", 10_000, caller="us")
+    for _ in range(300):
+        scene.turn()
+    for _ in range(20):
+        scene.rest(MOST / EARNS)
+        scene.turn()
+        scene.answered.clear()
+        scene.ask("balancer")
+        scene.turn()
+        assert "balancer" in scene.answered
+
+
+def test_where_one_who_is_known_has_asked_from_is_known_for_a_while() -> None:
+    scene = Scene()
+    scene.ask("192.0.2.1", caller="us")
+    scene.flood(200)
+    scene.ask("192.0.2.1", 20_000)
+    share(scene, "192.0.2.1")
+    assert share(scene, "192.0.2.1", 100) == pytest.approx(KNOWN / (KNOWN + 1), abs=0.1)
+    scene.rest(ACQUAINTED)
+    scene.ask("192.0.2.1")
+    assert ("192.0.2.1", False) in scene.turns._peers._peers
 
 
 def test_a_stranger_is_nobody_who_is_known_though_its_address_is_their_name() -> None:
     scene = Scene()
-    for _ in range(100):
-        scene.ask("same", 10)
-    scene.turns.ask("same", lambda: scene.answered.append("known"), known=True)
-    scene.turn()
-    assert "known" in scene.answered
+    scene.flood(20)
+    scene.ask("same", 10_000, caller="us")
+    scene.ask("us", 10_000)
+    share(scene, "us", 3000)
+    found = Counter[str]()
+    for name in scene.answered:
+        found[name] += 1
+    assert found["us"] > 0
+    assert len({("us", known) for known in (True, False)} & scene.turns._peers._peers.keys()) == 2
+
+
+def test_who_is_new_starts_with_a_part_of_what_there_is_for_all_who_are() -> None:
+    scene = Scene()
+    scene.flood(20)
+    scene.rest(1)
+    for number in range(10_000):
+        scene.ask(f"2001:db8:{number:x}::")
+    scene.answered.clear()
+    first = 0
+    while not any(peer.startswith("flooding") for peer in scene.answered):
+        scene.turn()
+        first = len(scene.answered)
+    assert first <= WELCOME / FIRST + 20, "strangers who come all the time anew kept the others waiting"
 
 
 def test_peers_that_have_had_their_turn_are_forgotten_though_there_is_always_one_that_waits() -> None:
@@ -216,5 +277,45 @@ def test_peers_that_have_had_their_turn_are_forgotten_though_there_is_always_one
         scene.ask("greedy", 6)
         scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
         scene.turn()
-    assert ("greedy", False) in scene.turns._queues
-    assert len(scene.turns._queues) < 4000
+    assert ("greedy", False) in scene.turns._peers._peers
+    assert len(scene.turns._peers) < 8000
+
+
+def test_peers_are_forgotten_when_nobody_asks_any_more() -> None:
+    scene = Scene()
+    for number in range(10_000):
+        scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
+    scene.finish()
+    scene.rest(100)
+    scene.ask("one")
+    scene.finish()
+    assert len(scene.turns._peers) < 10
+
+
+def test_who_comes_back_after_a_rest_is_remembered_longer_than_who_is_new() -> None:
+    scene = Scene()
+    for _ in range(2):
+        scene.ask("honest")
+        scene.finish()
+        scene.rest(5)
+    for number in range(3 * MANY):
+        scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
+        scene.finish()
+    scene.rest(10)
+    scene.ask("one")
+    scene.finish()
+    assert set(scene.turns._peers._peers) == {("honest", False), ("one", False)}
+
+
+def test_not_more_are_remembered_than_may_be_though_all_have_come_back() -> None:
+    scene = Scene()
+    for _ in range(2):
+        for number in range(3 * MANY):
+            scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
+            scene.finish()
+        scene.rest(5)
+    scene.rest(10)
+    scene.ask("one")
+    scene.finish()
+    assert len(scene.turns._peers) == MANY + 1
+    assert (f"2001:db8:{3 * MANY - 1:x}::", False) in scene.turns._peers._peers
