@@ -42,7 +42,7 @@ _CHATTER = re.compile(r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main lo
 """What Twisted says of its own parts; we say in our words where we listen, and that we stop."""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-_BREAKING = re.compile("[\x80-\x9f\u2028\u2029]")
+_BREAKING = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What JSON may hold as it is, though some programs end a line there, and some terminals act on it."""
 
 MOST_MESSAGE = 8192
@@ -126,8 +126,7 @@ def as_json(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         line["error"] = _text(failure.getErrorMessage())
         line["traceback"] = _text(failure.getTraceback(), MOST_TRACEBACK)
-    encoded = _encoder.encode(line).decode()
-    return encoded if encoded.isascii() else _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded)
+    return _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", _encoder.encode(line).decode())
 
 
 def as_text(event: LogEvent) -> str:

@@ -1,4 +1,6 @@
-"""The files that the configuration names: each read once, and those that hold a secret only where nobody else has them.
+"""The files that the configuration names: each read once, those that hold a secret only where nobody else has them.
+
+Those that say whom to believe are read only where nobody else can write them.
 
 What may be read by others is PostgreSQL's rule for its own key: a file of ours has no rights for anybody else, one of
 root may be readable by its group, which root has chosen.
@@ -69,6 +71,13 @@ class Files:
         path = self.path(name)
         return self._content(path, cut(str(path), MOST_PATH)).data
 
+    def read_trusted(self, name: str) -> bytes:
+        """Read a file that others may read and not write, as what it says is believed. Fault where they may."""
+        path = self.path(name)
+        content = self._content(path, cut(str(path), MOST_PATH))
+        self._refuse(self._open_to_writers(path, content))
+        return content.data
+
     def read_secret(self, name: str, *, named: bool = False) -> bytes:
         """Read a file that nobody else may read or write. Fault where somebody may, with what mends it.
 
@@ -79,13 +88,16 @@ class Files:
         content = self._content(
             path, cut(str(path), MOST_PATH) if named or path.is_absolute() else "the file that is named"
         )
-        exposed = self._exposed(path, content)
-        if exposed is not None:
-            if not self.allow_exposed:
-                raise Fault(exposed)
-            if exposed not in self.warnings:
-                self.warnings.append(exposed)
+        self._refuse(self._exposed(path, content))
         return content.data
+
+    def _refuse(self, exposed: str | None) -> None:
+        if exposed is None:
+            return
+        if not self.allow_exposed:
+            raise Fault(exposed)
+        if exposed not in self.warnings:
+            self.warnings.append(exposed)
 
     def _content(self, path: Path, shown: str) -> Content:
         if path not in self._contents:
@@ -97,6 +109,14 @@ class Files:
         if isinstance(content, str):
             raise Fault(f"{shown}: {content}")
         return content
+
+    def _open_to_writers(self, path: Path, content: Content) -> str | None:
+        """Say who else may write a file and what is to be done; None when nobody may. Root may choose a group."""
+        mode = stat.S_IMODE(content.mode)
+        if not mode & (stat.S_IWOTH if content.owner == _ROOT else stat.S_IWGRP | stat.S_IWOTH):
+            return None
+        shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
+        return f"{shown}: others can change it: chmod go-w {shlex.quote(str(path))}"
 
     def _exposed(self, path: Path, content: Content) -> str | None:
         """Say how others get at a secret and what is to be done; None when they do not."""

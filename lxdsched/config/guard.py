@@ -111,7 +111,7 @@ def _tls(
 
 
 def _parsed(named: Named | None, files: Files, faults: list[str], parse: Callable[[str, bytes], list[T]]) -> list[T]:
-    content = None if named is None else _content(named, files.read, faults)
+    content = None if named is None else _content(named, files.read_trusted, faults)
     if named is None or content is None:
         return []
     try:

@@ -159,7 +159,7 @@ class HostReader:
         try:
             if key == "fingerprint":
                 return Pinned(frozenset({read_fingerprint(value)}))
-            certificates = read_bundle(value, self.files.read(value))
+            certificates = read_bundle(value, self.files.read_trusted(value))
         except IdentityError as error:
             self.faults.append(f"{where}.{key}: {cut(value, MOST_QUOTED)} {error}")
             return None

@@ -228,12 +228,14 @@ class _Loader:
             self._faults.append(f"{self._path}: not a TOML file: {error}")
 
     def _guard_file(self) -> None:
-        """Refuse a file that others can read where it holds a password, whether that counts in the end or not."""
-        if self._path is not None and has_password(self._file.get("redis_url")):
-            try:
-                self._files.read_secret(self._path)
-            except Fault as fault:
-                self._faults.append(f"{fault} (redis_url has a password)")
+        """Refuse a file that others can write, or read where it holds a password, whether that counts or not."""
+        if self._path is None or not self._file:
+            return
+        secret = has_password(self._file.get("redis_url"))
+        try:
+            (self._files.read_secret if secret else self._files.read_trusted)(self._path)
+        except Fault as fault:
+            self._faults.append(f"{fault}{' (redis_url has a password)' if secret else ''}")
 
     def _setting(self, setting: Setting) -> tuple[str, object]:
         """Find a setting; return where it was found, and its value (None after a fault)."""

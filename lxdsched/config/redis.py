@@ -290,7 +290,7 @@ class RedisReader:
             return None
 
     def _authority(self, path: str) -> Authority:
-        certificates = read_bundle(path, self._files.read(path))
+        certificates = read_bundle(path, self._files.read_trusted(path))
         self._register.note("redis_ca", path, certificates)
         return Authority(tuple(certificates))
 

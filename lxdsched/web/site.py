@@ -39,6 +39,8 @@ _ABSOLUTE = re.compile(rb"https?://[^/]*(.*)", re.IGNORECASE | re.DOTALL)
 _NO_CONTENT = 204
 _OWN_FAULTS = 500
 
+MOST_PIECES = 1024
+"""Pieces that a body may come in: each costs something, however short it is."""
 MOST_METHOD = 16
 """Characters of a request's method that the log shows."""
 MOST_PATH = 256
@@ -63,6 +65,7 @@ class BoundedRequest(Request):
         self.received_at: float | None = None
         self.id = ""
         self.caller: Client | None = None  # who asks; None where that does not matter
+        self._pieces = 0  # of the body
         self._counted: BoundedSite | None = None  # whose requests in flight this one is among
 
     def gotLength(self, length: int | None) -> None:  # noqa: ARG002, N802
@@ -70,8 +73,11 @@ class BoundedRequest(Request):
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
-        """Take a piece of the body, unless it makes the body too long."""
-        if self.content.tell() + len(data) > self.channel.site.bounds.body:
+        """Take a piece of the body, unless it makes the body too long, or is one too many."""
+        self._pieces += 1
+        if self._pieces > MOST_PIECES:
+            self.channel.refuse(invalid_request(f"the body comes in more than {MOST_PIECES} pieces"))
+        elif self.content.tell() + len(data) > self.channel.site.bounds.body:
             self.channel.refuse(self.channel.body_too_large())
         else:
             super().handleContentChunk(data)

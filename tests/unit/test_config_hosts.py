@@ -266,3 +266,24 @@ def test_the_certificates_that_end_are_told_with_the_hosts_that_they_are_for(
         ("redis_cert", ()),
     ]
     assert {(each.file, each.fingerprint) for each in config.certificates} == {(paths[0], pair.fingerprint)}
+
+
+@pytest.mark.parametrize("key", ["ca", "server_cert"])
+def test_whom_to_take_for_a_host_is_not_written_by_others(
+    entry: dict[str, Any], pair: KeyPair, tmp_path: Path, key: str
+) -> None:
+    certificate, _ = pair.write(tmp_path, "server")
+    certificate.chmod(0o646)
+    (fault,) = faults([entry | {key: str(certificate)}])
+    assert fault.startswith(f"LXD_MULTI_HOSTS[0].{key}: {certificate}: mode 0646, owner ")
+    assert fault.endswith(f": others can change it: chmod go-w {certificate}")
+
+
+def test_the_file_itself_is_not_written_by_others(entry: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "lxdsched.toml"
+    file.write_text("port = 8081\n")
+    file.chmod(0o646)
+    (fault,) = faults([entry], file=file)
+    assert fault.startswith(f"{file}: mode 0646, owner ")
+    config = configure([entry], file=file, LXD_MULTI_SCHEDULER_ALLOW_EXPOSED_KEYS="true")
+    assert config.listening.endpoint.startswith("tcp:8081")

@@ -173,3 +173,15 @@ def test_it_warns_of_certificates_that_can_never_count(
 ) -> None:
     (found,) = warnings(configure([entry], **cast(Any, without(files, *left_out))))
     assert found.startswith(warning)
+
+
+@pytest.mark.parametrize("name", ["TLS_CLIENT_CA", "TLS_CLIENT_CRL"])
+def test_who_says_whom_to_let_in_is_not_written_by_others(
+    entry: dict[str, Any], files: dict[str, str], name: str
+) -> None:
+    Path(files[PREFIX + name]).chmod(0o666)
+    (fault,) = faults([entry], **files)
+    assert fault.startswith(f"{PREFIX}{name}: {files[PREFIX + name]}: mode 0666, owner ")
+    allowed: dict[str, Any] = files | {f"{PREFIX}ALLOW_EXPOSED_KEYS": "true"}
+    (warning,) = warnings(configure([entry], **allowed))
+    assert "others can change it" in warning

@@ -351,3 +351,14 @@ def test_a_file_with_a_password_in_it_that_others_can_read_is_refused_whether_it
     assert [str(file) in warning for warning in warnings(configure([entry], file=file))] == [True]
     file.write_text('redis_url = "redis://joe@a"')
     assert faults([entry], file=file) == [f"{file}: redis_url: has a user and no password"]
+
+
+def test_whom_to_take_for_a_redis_is_not_written_by_others(
+    entry: dict[str, Any], paths: tuple[str, str], tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(Path(paths[0]).read_bytes())
+    authority.chmod(0o646)
+    environment = {"LXD_MULTI_SCHEDULER_REDIS_URL": "rediss://a", "LXD_MULTI_SCHEDULER_REDIS_CA": str(authority)}
+    (fault,) = faults([entry], **environment)
+    assert fault.startswith(f"LXD_MULTI_SCHEDULER_REDIS_CA: {authority}: mode 0646, owner ")

@@ -160,3 +160,35 @@ def test_an_exposed_secret_may_be_allowed_and_is_one_warning(tmp_path: Path) -> 
     files = Files(None, allow_exposed=True)
     assert files.read_secret(str(path)) == files.read_secret(str(path)) == b"key"
     assert [warning.startswith(f"{path}: mode 0666, ") for warning in files.warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "allowed"),
+    [
+        (US, 0o600, True),
+        (US, 0o644, True),
+        (US, 0o664, False),
+        (US, 0o646, False),
+        (0, 0o644, True),
+        (0, 0o664, True),
+        (0, 0o666, False),
+        (US + 1, 0o644, True),
+        (US + 1, 0o664, False),
+    ],
+)
+def test_what_is_believed_nobody_else_can_write(owner: int, mode: int, allowed: bool, tmp_path: Path) -> None:
+    as_root()
+    path = tmp_path / "ca.crt"
+    path.write_text("ca")
+    os.chown(path, owner, -1)
+    path.chmod(mode)
+    if allowed:
+        assert Files(None, allow_exposed=False, owner=US).read_trusted(str(path)) == b"ca"
+        return
+    with pytest.raises(Fault) as caught:
+        Files(None, allow_exposed=False, owner=US).read_trusted(str(path))
+    assert str(caught.value).startswith(f"{path}: mode {mode:04o}, owner ")
+    assert str(caught.value).endswith(f": others can change it: chmod go-w {path}")
+    files = Files(None, allow_exposed=True, owner=US)
+    assert files.read_trusted(str(path)) == b"ca"
+    assert files.warnings == [str(caught.value)]
