@@ -5,8 +5,10 @@ What they send is read in turns too: to read can cost more than to answer, as wi
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
@@ -24,6 +26,8 @@ _RECEIVED = 16 * 1024
 """Bytes that are taken from the system at once: so many wait here of each connection, the others there."""
 _PIECE = 4096
 """Bytes that are read in a turn."""
+_CREDENTIALS = struct.Struct("3i")
+"""Linux' `struct ucred`: process, user, group."""
 _QUIET = 10.0
 """Seconds between two lines of the log about clients that were turned away."""
 
@@ -33,8 +37,21 @@ def address_of(peer: object) -> str:
     return str(getattr(peer, "host", "") or "")
 
 
+def _user(transport: object) -> str:
+    """Say which user of this machine is at the other end of a Unix socket; empty where that cannot be known."""
+    connection = getattr(transport, "socket", None)
+    if not isinstance(connection, socket.socket):
+        return ""
+    with suppress(OSError):
+        _, user, _ = _CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        return f"user {user}"
+    return ""
+
+
 class Hosting(Protocol):
-    """The protocol of a client who was let in, what it is among all, and what its address counts as."""
+    """The protocol of a client who was let in, what it is among all, and what its address or user counts as."""
 
     guest: Guest | None
     peer: str
@@ -107,6 +124,7 @@ class _Passage(Connected):
         self._admission = admission
         self._address = address
         self._peer = peer
+        self._who = peer  # whose turn it is
         self._guest: Guest | None = None
         self._waiting: IDelayedCall | None = None
         self._within: Any = None
@@ -120,6 +138,7 @@ class _Passage(Connected):
         crowd = self._admission.crowd
         self.transport.bufferSize = _RECEIVED
         self._guest = crowd.join(self._peer, self._drop)
+        self._who = self._peer or _user(self.transport)
         if wait := crowd.patience(self._guest):
             self._pause()
             self._waiting = self._admission.reactor.callLater(wait, self._queue)
@@ -174,14 +193,14 @@ class _Passage(Connected):
         with self._guarded():
             within: Any = self._admission.within.buildProtocol(self._address)
             hosting = cast(Hosting, getattr(within, "wrappedProtocol", within))
-            hosting.guest, hosting.peer = self._guest, self._peer
+            hosting.guest, hosting.peer = self._guest, self._who
             self._within = within
             within.makeConnection(self.transport)
         self._read_on()
 
     def _ask(self, what: Callable[[], None]) -> None:
         caller = "" if self._guest is None else self._guest.caller
-        self._admission.turns.ask(self._peer, what, caller=caller)
+        self._admission.turns.ask(self._who, what, caller=caller)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -1,9 +1,10 @@
 """All connections: how many there are, whose they are, and which one has to go where another one shall come in.
 
 A connection can be spared unless its request is being answered at the moment: also one that waits for its turn, or
-because its peer asks too often. The peer that has the most of them loses one of its own, so that nobody takes places
-from those who have few. Of the connections of a peer, and of all where nobody has more than a few, it is the one that
-has waited longest without ever having sent a whole request, else the one that has waited longest.
+because its peer asks too often. Those of callers who are known go last. Of the others, the peer that has the most of
+them loses one of its own, so that nobody takes places from those who have few. Of the connections of a peer, and of all
+where nobody has more than a few, it is the one that has waited longest without ever having sent a whole request, else
+the one that has waited longest.
 
 Beside that each peer has a budget for connections and requests, which fills again as time goes by. Who has overdrawn it
 is not refused, but has to wait: for the next request of a connection, or for the first one of a new connection.
@@ -54,21 +55,25 @@ class Guest:
 class _Waiting:
     """Connections that wait for a request, in the order in which they can be spared."""
 
-    __slots__ = ("_idle", "_new")
+    __slots__ = ("_idle", "_known", "_new")
 
     def __init__(self) -> None:
         self._new: dict[Guest, None] = {}
         self._idle: dict[Guest, None] = {}
+        self._known: dict[Guest, None] = {}
 
     def add(self, guest: Guest) -> None:
-        (self._idle if guest.asked else self._new)[guest] = None
+        if guest.caller:
+            self._known[guest] = None
+        else:
+            (self._idle if guest.asked else self._new)[guest] = None
 
     def remove(self, guest: Guest) -> None:
-        self._new.pop(guest, None)
-        self._idle.pop(guest, None)
+        for those in (self._new, self._idle, self._known):
+            those.pop(guest, None)
 
-    def first(self) -> Guest | None:
-        return next(iter(self._new), None) or next(iter(self._idle), None)
+    def first(self, *, known: bool = False) -> Guest | None:
+        return next(iter(self._known if known else self._new or self._idle), None)
 
 
 class _Peer:
@@ -109,7 +114,7 @@ class Crowd:
                 return self._turn_away(Full.RATE_PER_PEER)
             self._charge(peer, cost)
             if peer.connections >= bounds.connections_per_peer and not self._spare(
-                peer.waiting.first(), Full.CONNECTIONS_PER_PEER
+                peer.waiting.first() or peer.waiting.first(known=True), Full.CONNECTIONS_PER_PEER
             ):
                 return self._turn_away(Full.CONNECTIONS_PER_PEER)
         if self.connections >= bounds.connections and not self._spare(self._spared(), Full.CONNECTIONS):
@@ -177,11 +182,14 @@ class Crowd:
 
     def _spared(self) -> Guest | None:
         """Find the connection that can be spared first."""
-        for number in sorted(self._many, reverse=True):
-            for peer in self._many[number]:
-                if (guest := peer.waiting.first()) is not None:
-                    return guest
-        return self._waiting.first()
+        for known in (False, True):
+            for number in sorted(self._many, reverse=True):
+                for peer in self._many[number]:
+                    if (guest := peer.waiting.first(known=known)) is not None:
+                        return guest
+            if (guest := self._waiting.first(known=known)) is not None:
+                return guest
+        return None
 
     def _spare(self, guest: Guest | None, why: Full) -> bool:
         if guest is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any, cast
 
 import pytest
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -241,3 +243,14 @@ def test_every_byte_arrives_once_and_in_order(pieces: int) -> None:
     while len(scene.came[0].said) < len(sent):
         scene.turn()
     assert scene.came[0].said == sent
+
+
+def test_the_users_of_a_unix_socket_are_told_from_each_other() -> None:
+    scene = Scene()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        passage: Any = scene.admission.buildProtocol(UNIXAddress(None))
+        transport = StringTransport()
+        transport.socket = ours  # type: ignore[attr-defined]
+        passage.makeConnection(transport)
+    assert scene.came[0].peer == f"user {os.geteuid()}"

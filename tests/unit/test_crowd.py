@@ -97,6 +97,54 @@ def test_where_the_greediest_can_spare_none_the_next_one_does() -> None:
     assert scene.dropped == ["idle 0"]
 
 
+def settled(scene: Scene, address: str, name: str, caller: str = "") -> Guest:
+    """Have a connection come that has asked once."""
+    guest = scene.come(address, name)
+    assert guest is not None
+    scene.crowd.ask(guest)
+    scene.crowd.keep(guest)
+    guest.caller = caller
+    scene.crowd.rest(guest)
+    return guest
+
+
+def test_callers_who_are_known_lose_their_connections_last() -> None:
+    scene = Scene(connections=30)
+    ours = [settled(scene, "192.0.2.1", f"ours {number}", "ci") for number in range(10)]
+    for number in range(20):
+        settled(scene, f"198.51.100.{number}", f"stranger {number}")
+    for number in range(20):
+        assert scene.come("203.0.113.1", f"new {number}") is not None
+    assert not [name for name in scene.dropped if name.startswith("ours")]
+    # Who turns out to be a stranger after all, on the same connection, is one.
+    for guest in ours:
+        scene.crowd.keep(guest)
+        guest.caller = ""
+        scene.crowd.rest(guest)
+    scene.dropped.clear()
+    for number in range(15):
+        scene.come(f"203.0.113.{number + 2}", "late")
+    assert [name for name in scene.dropped if name.startswith("ours")]
+
+
+def test_where_all_are_known_who_has_most_loses_one() -> None:
+    scene = Scene(connections=20, connections_per_peer=15)
+    for number in range(15):
+        settled(scene, "192.0.2.1", f"greedy {number}", "ci")
+    for number in range(5):
+        settled(scene, f"198.51.100.{number}", f"modest {number}", "balancer")
+    assert scene.come("203.0.113.1") is not None
+    assert scene.dropped == ["greedy 0"]
+
+
+def test_who_is_known_makes_room_for_its_own() -> None:
+    scene = Scene(connections_per_peer=2)
+    for number in range(2):
+        settled(scene, "192.0.2.1", f"known {number}", "ci")
+    assert scene.come("192.0.2.1") is not None
+    assert scene.dropped == ["known 0"]
+
+
 def test_the_greediest_is_who_has_most_now() -> None:
     scene = Scene(connections=21)
     gone = [scene.come("198.51.100.1", f"gone {number}") for number in range(8)]
