@@ -24,6 +24,8 @@ from lxdsched.tls import HostPolicy
 
 MOST_HEADERS = 64 * 1024
 """Bytes that the headers of an answer may have."""
+MOST_STATUS = 64
+"""Bytes within which the status of an answer has to be said."""
 READ = 16 * 1024
 """Bytes that are taken in at once: in pieces of one byte they take long, and others wait meanwhile."""
 _END_OF_HEADERS = re.compile(rb"\n\r?\n")
@@ -156,7 +158,11 @@ class _Bounded(_Known):
         if self._headers is not None:
             before = len(self._headers)
             self._headers += data
-            if _announces(self._headers):
+            status = _STATUS.match(self._headers, 0, MOST_STATUS)
+            if status is None and len(self._headers) >= MOST_STATUS:
+                self._refuse("it does not speak HTTP")
+                return
+            if status is not None and _announces(status[1]):
                 self._refuse("it announces an answer before it gives one")
                 return
             if _END_OF_HEADERS.search(self._headers, max(before - 2, 0)):
@@ -180,13 +186,12 @@ class _Bounded(_Known):
         self._headers = bytearray()
 
 
-def _announces(answer: bytearray) -> bool:
+def _announces(status: bytes) -> bool:
     """Tell whether a status only says that an answer will come (1xx): for what we ask, LXD has none.
 
     Twisted logs each that comes, and there is room for a million of them in what a host may say.
     """
-    status = _STATUS.match(answer)
     try:
-        return status is not None and 100 <= int(status[1]) < 200  # noqa: PLR2004
+        return 100 <= int(status) < 200  # noqa: PLR2004
     except ValueError:
         return False

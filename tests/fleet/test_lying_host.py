@@ -140,6 +140,7 @@ REFUSED: Mapping[str, bytes] = {
     "a status of 4,000 digits": PLAIN.replace(b"200 OK", b"9" * 4000 + b" OK"),
     "a status of 5,000 digits": PLAIN.replace(b"200 OK", b"9" * 5000 + b" OK"),
     "a text for a status": PLAIN.replace(b"200 OK", b"\x1b[2J" + b"x" * 40_000 + b" OK"),
+    "no status": b"x" * 40_000,
     "only announcements": b"HTTP/1.1 100 Continue\r\n\r\n" * 500,
     "announcements in between": b"HTTP/1.1 103 Early Hints\r\n\r\n" + PLAIN,
     "announcements with odd numbers": b"HTTP/1.1 +0100 x\n\n" + PLAIN,

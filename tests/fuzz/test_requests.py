@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -55,6 +57,25 @@ def test_every_odd_value_in_every_place(root: dict[str, object]) -> None:
 def test_a_whole_body_of_one_thing_is_refused(unit: bytes) -> None:
     with oracles.cpu_seconds():
         assert oracles.request((unit * MOST_BODY)[:MOST_BODY]) is None
+
+
+def test_no_number_costs_many_times_as_much_as_another() -> None:
+    def cost(number: bytes) -> float:
+        body = b'{"cpu": 1, "memory": 1, "x": [' + b",".join([number] * 10_000) + b"]}"
+        began = process_time()
+        assert oracles.request(body) is not None
+        return process_time() - began
+
+    assert min(cost(b"1e308") for _ in range(5)) < 10 * min(cost(b"1.5e7") for _ in range(5)) + 0.01
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e-999", "1e308", "2.5"])
+def test_an_odd_number_is_refused_where_it_counts_and_ignored_where_it_does_not(number: str) -> None:
+    asked = oracles.request(f'{{"cpu": 1, "memory": 1, "x": {number}}}'.encode())
+    assert asked is not None
+    assert asked.ignored == ("x",)
+    for body in (f'{{"cpu": {number}, "memory": 1}}', f'{{"cpu": 1, "memory": {number}}}'):
+        assert oracles.request(body.encode()) is None
 
 
 @pytest.mark.parametrize("name", ["{}", "\n{}", "x" * 6000 + "{}"])

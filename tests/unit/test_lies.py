@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection
 from itertools import chain
 from pathlib import Path
+from time import process_time
 from typing import TypeVar
 
 import msgspec
@@ -306,3 +307,17 @@ def test_whatever_is_answered_is_refused_or_decoded(body: bytes) -> None:
     for kind in (payloads.Server, payloads.Hardware, payloads.Member, payloads.Certificate):
         said(body, kind)
     plausible(counted(body), 200)
+
+
+def test_no_number_of_a_host_costs_many_times_as_much_as_another() -> None:
+    def cost(number: bytes) -> float:
+        body = (
+            b'{"type": "sync", "metadata": {"auth": "trusted", "config": {"x": ['
+            + b",".join([number] * 10_000)
+            + b"]}}}"
+        )
+        began = process_time()
+        open_metadata(open_envelope(body), payloads.Server)
+        return process_time() - began
+
+    assert min(cost(b"1e308") for _ in range(5)) < 10 * min(cost(b"1.5e7") for _ in range(5)) + 0.01

@@ -175,6 +175,32 @@ def test_a_request_that_an_answer_brings_waits_for_its_turn() -> None:
     assert (len(scene.answered), most) == (3000, 1)
 
 
+def test_a_request_of_another_one_that_an_answer_brings_waits_too() -> None:
+    scene, depth, most = Scene(), 0, 0
+
+    def answer(number: int) -> None:
+        nonlocal depth, most
+        depth += 1
+        most = max(most, depth)
+        scene.answered.append("a")
+        if number:
+            scene.turns.ask(f"peer {number}", lambda: answer(number - 1))
+        depth -= 1
+
+    scene.turns.ask("first", lambda: answer(300))
+    scene.finish()
+    assert (len(scene.answered), most) == (301, 1)
+
+
+def test_who_asks_and_is_not_next_has_nobody_answered_out_of_turn() -> None:
+    scene = Scene()
+    scene.flood(20)
+    scene.turn()
+    scene.answered.clear()
+    scene.ask("flooding 3")
+    assert scene.answered == []
+
+
 def test_an_answer_that_breaks_keeps_nobody_from_being_answered() -> None:
     scene = Scene()
     scene.ask("a", 6)
@@ -257,6 +283,13 @@ def test_a_stranger_is_nobody_who_is_known_though_its_address_is_their_name() ->
     assert len({("us", known) for known in (True, False)} & scene.turns._peers._peers.keys()) == 2
 
 
+def test_an_address_that_is_known_is_no_caller_of_that_name() -> None:
+    scene = Scene()
+    scene.ask("192.0.2.1", caller="192.0.2.1")
+    scene.ask("192.0.2.1")
+    assert len(scene.turns._peers) == 2
+
+
 def test_who_is_new_starts_with_a_part_of_what_there_is_for_all_who_are() -> None:
     scene = Scene()
     scene.flood(20)
@@ -307,15 +340,15 @@ def test_who_comes_back_after_a_rest_is_remembered_longer_than_who_is_new() -> N
     assert set(scene.turns._peers._peers) == {("honest", False), ("one", False)}
 
 
-def test_not_more_are_remembered_than_may_be_though_all_have_come_back() -> None:
+def test_not_more_are_remembered_than_may_be_and_those_who_came_last() -> None:
     scene = Scene()
-    for _ in range(2):
-        for number in range(3 * MANY):
-            scene.ask(f"2001:db8:{number:x}::", cost=COST / 100)
+    names = [f"2001:db8:{number:x}::" for number in range(3 * MANY)]
+    for order in (names, names[::-1]):
+        for name in order:
+            scene.ask(name, cost=COST / 100)
             scene.finish()
         scene.rest(5)
     scene.rest(10)
     scene.ask("one")
     scene.finish()
-    assert len(scene.turns._peers) == MANY + 1
-    assert (f"2001:db8:{3 * MANY - 1:x}::", False) in scene.turns._peers._peers
+    assert {name for name, _ in scene.turns._peers._peers} == {*names[:MANY], "one"}
