@@ -159,8 +159,6 @@ class _Passage(Connected):
     def dataReceived(self, data: bytes) -> None:  # noqa: N802
         """Read what came in when it has its turn: at once while there is time for all."""
         self._unread += data
-        if self._guest is not None:
-            self._guest.unread = True
         if self._reading or self._within is None:
             self._pause()  # what comes next can wait where it is
         else:

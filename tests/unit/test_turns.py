@@ -283,6 +283,16 @@ def test_a_stranger_is_nobody_who_is_known_though_its_address_is_their_name() ->
     assert len({("us", known) for known in (True, False)} & scene.turns._peers._peers.keys()) == 2
 
 
+def test_no_more_addresses_are_known_than_may_be() -> None:
+    scene = Scene()
+    for number in range(2 * MANY):
+        scene.ask(f"2001:db8:{number:x}::", caller="us")
+        scene.finish()
+    first, last = "2001:db8:0::", f"2001:db8:{2 * MANY - 1:x}::"
+    for address, known in ((first, False), (last, True)):
+        assert scene.turns._peers.find(address, "", scene.reactor.seconds()).known is known
+
+
 def test_an_address_that_is_known_is_no_caller_of_that_name() -> None:
     scene = Scene()
     scene.ask("192.0.2.1", caller="192.0.2.1")
