@@ -292,7 +292,7 @@ def test_on_a_full_disk_nothing_is_lost_and_no_key_is_shown(path: Path) -> None:
         )
         assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{path}: File too large\n")
         assert path.read_text() == OLD
-        assert [each.name for each in path.parent.iterdir()] == ["clients.toml"]
+        assert sorted(each.name for each in path.parent.iterdir()) == [".clients.toml.lock", "clients.toml"]
 
 
 def test_a_key_that_cannot_be_printed_is_undone(path: Path, tmp_path: Path) -> None:
