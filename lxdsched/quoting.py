@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from reprlib import Repr
 
 MOST_QUOTED = 80
 """Characters of somebody's text that a sentence of ours shows."""
+
+_UNUSUAL = re.compile(r"[^ -~]+")
 
 _brief = Repr()
 _brief.maxlevel = 2
@@ -32,3 +35,20 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def in_json(encoded: bytes) -> bytes:
+    """Escape in JSON, which is one line, what `one_line` escapes in texts; the JSON means the same then.
+
+    JSON lets it stand as it is, though some programs end a line there, or take the whole line for no text.
+    """
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
+    return _UNUSUAL.sub(lambda found: "".join(map(_escaped, found[0])), encoded.decode()).encode()
+
+
+def _escaped(char: str) -> str:
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 import pytest
 
-from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
+from lxdsched.quoting import MOST_QUOTED, cut, in_json, one_line, quoted
 
 
 class Mute:
@@ -44,3 +47,16 @@ def test_a_cut_shows_that_something_is_left_out() -> None:
 
 def test_on_one_line_nothing_moves_the_cursor() -> None:
     assert one_line("a\n\x1b[2J\ud800é") == "a\\n\\x1b[2J\\ud800é"
+
+
+def test_json_means_the_same_when_nothing_in_it_moves_the_cursor() -> None:
+    said = {"é\x7f": "a\x85b\u2028c\u202ed\x9b31m\U000e0041\uffffé日\U0001f600\\"}
+    encoded = in_json(msgspec.json.encode(said))
+    assert encoded.decode().isprintable()
+    assert "é日\U0001f600" in encoded.decode()
+    assert msgspec.json.decode(encoded) == json.loads(encoded) == said
+
+
+def test_json_that_needs_nothing_is_not_touched() -> None:
+    encoded = b'{"a\\u0007":[1]}'
+    assert in_json(encoded) is encoded
