@@ -197,9 +197,7 @@ async def test_every_answer_has_the_name_of_its_request(served: Served, logged: 
     assert len(names) == 2
 
 
-@pytest.mark.parametrize(
-    "given", [b"", b"x" * 129, b'"quoted"', b"a b", b"\xff\xfe", b"a\x7f", b"a\xc2\x9b", b"$(x)"]
-)
+@pytest.mark.parametrize("given", [b"", b"x" * 129, b'"quoted"', b"a b", b"\xff\xfe", b"a\x7f", b"a\xc2\x9b", b"$(x)"])
 @pytest_twisted.ensureDeferred
 async def test_a_name_that_does_not_belong_into_a_log_is_not_taken(served: Served, given: bytes) -> None:
     client = await connect(served.port)
