@@ -337,3 +337,11 @@ def test_help_and_wrong_words(capsys: pytest.CaptureFixture[str]) -> None:
             program(["key", *arguments])
         assert caught.value.code == status
     assert "key" in capsys.readouterr().out
+
+
+def test_no_name_of_a_file_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key("list", "--file", tmp_path / "a\x9b31m", status=1)
+    key("new", "one", "--file", tmp_path / "b\x9b31m")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"{tmp_path}/a\\x9b31m: No such file or directory"
+    assert all(line.isprintable() for line in said)
