@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from reprlib import Repr
 
 MOST_QUOTED = 80
 """Characters of somebody's text that a sentence of ours shows."""
-
-_UNUSUAL = re.compile(r"[^ -~]+")
 
 _brief = Repr()
 _brief.maxlevel = 2
@@ -44,11 +41,15 @@ def in_json(encoded: bytes) -> bytes:
     """
     if encoded.isascii() and b"\x7f" not in encoded:
         return encoded
-    return _UNUSUAL.sub(lambda found: "".join(map(_escaped, found[0])), encoded.decode()).encode()
+    text = encoded.decode()
+    return encoded if text.isprintable() else text.translate(_Escapes()).encode()
 
 
-def _escaped(char: str) -> str:
-    if char.isprintable():
-        return char
-    units = char.encode("utf-16-be").hex()
-    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+class _Escapes(dict[int, str]):
+    """What each character of one text becomes: looked up once, however often it is there."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        units = "" if char.isprintable() else char.encode("utf-16-be").hex()
+        self[code] = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)) or char
+        return self[code]
