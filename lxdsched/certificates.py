@@ -145,8 +145,8 @@ class Expiry:
             if complaint is not None:
                 self._log.emit(
                     LogLevel.error if each.state(now) == "ended" else LogLevel.warn,
-                    "{complaint}",
-                    complaint=complaint,
+                    "{log_said}",
+                    log_said=complaint,
                     fingerprint=each.fingerprint,
                     expires=each.expires.isoformat(),
                 )

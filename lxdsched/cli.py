@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from lxdsched import __version__
+from lxdsched.quoting import one_line
 from lxdsched.spelling import counted
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _check(file: str | None) -> int:
         config = load(Sources({}, os.environ, file), strategies())
     except ConfigError as error:
         for line in (*error.faults, *(f"warning: {warning}" for warning in error.warnings)):
-            print(line, file=sys.stderr)
+            print(one_line(line), file=sys.stderr)
         return 1
     now = datetime.now(UTC)
     ends = [
@@ -61,7 +62,7 @@ def _check(file: str | None) -> int:
         if (complaint := each.complaint(now)) is not None
     ]
     for warning in (*config.warnings, *_exposed(config), *ends):
-        print(f"warning: {warning}", file=sys.stderr)
+        print(one_line(f"warning: {warning}"), file=sys.stderr)
     clients = config.guard.clients
     known = "" if clients is None else f", {counted(len(clients.entries), 'client')}"
     print(f"the configuration is good: {counted(len(config.hosts), 'host')}, strategy {config.strategy}{known}")

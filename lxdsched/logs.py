@@ -1,6 +1,7 @@
 """The log: one event a line, as JSON for programs or as text for people.
 
-JSON lines have the form of Go's `log/slog` JSON handler: `time`, `level`, `msg`, then the event's own fields.
+JSON lines have the form of Go's `log/slog` JSON handler: `time`, `level`, `msg`, then the event's own fields, those
+that do not begin with `log_`. A sentence that is a whole message is logged as `log_said`, so that it is not told twice.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from lxdsched.quoting import cut, one_line
+from lxdsched.quoting import cut, in_json, one_line
 
 _LEVELS = {
     LogLevel.debug: "DEBUG",
@@ -42,8 +43,6 @@ _CHATTER = re.compile(r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main lo
 """What Twisted says of its own parts; we say in our words where we listen, and that we stop."""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-_BREAKING = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What JSON may hold as it is, though some programs end a line there, and some terminals act on it."""
 
 MOST_MESSAGE = 8192
 """Characters of a message, and likewise of the others below."""
@@ -126,7 +125,7 @@ def as_json(event: LogEvent) -> str:
     if isinstance(failure, Failure):
         line["error"] = _text(failure.getErrorMessage())
         line["traceback"] = _text(failure.getTraceback(), MOST_TRACEBACK)
-    return _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", _encoder.encode(line).decode())
+    return in_json(_encoder.encode(line)).decode()
 
 
 def as_text(event: LogEvent) -> str:

@@ -32,3 +32,24 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def in_json(encoded: bytes) -> bytes:
+    """Escape in JSON, which is one line, what `one_line` escapes in texts; the JSON means the same then.
+
+    JSON lets it stand as it is, though some programs end a line there, or take the whole line for no text.
+    """
+    if encoded.isascii() and b"\x7f" not in encoded:
+        return encoded
+    text = encoded.decode()
+    return encoded if text.isprintable() else text.translate(_Escapes()).encode()
+
+
+class _Escapes(dict[int, str]):
+    """What each character of one text becomes: looked up once, however often it is there."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        units = "" if char.isprintable() else char.encode("utf-16-be").hex()
+        self[code] = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)) or char
+        return self[code]

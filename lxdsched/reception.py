@@ -96,7 +96,7 @@ class Reception:
         door, guarded = self._doors[0], self._gate.clients is not None
         warning = exposure(door.shown, guarded=guarded, secure=self._tls is not None)
         if warning is not None and not door.local:
-            self._log.warn("{warning}", warning=warning, address=door.shown)
+            self._log.warn("{log_said}", log_said=warning, address=door.shown)
         self._expiry.start()
         self._reload.start()
 

@@ -62,7 +62,7 @@ class Reload:
         self._faults = ()
         self._take(guard)
         for warning in guard.warnings:
-            self._log.warn("{warning}", warning=warning)
+            self._log.warn("{log_said}", log_said=warning)
         files = ", ".join(map(str, self._config.reread_files))
         self._log.info("read again: {files}", files=files or "nothing, since neither clients_file nor tls_cert is set")
 

@@ -94,7 +94,7 @@ class Daemon(Service):
         super().startService()
         self._open()
         for warning in self._config.warnings:
-            self._log.warn("{warning}", warning=warning)
+            self._log.warn("{log_said}", log_said=warning)
         self._log.info(
             "lxdsched {version} listens on {address}; hosts: {hosts}",
             version=__version__,

@@ -18,6 +18,7 @@ from lxdsched.access.reading import NAME_GRAMMAR, ClientsError, ClientsFault, is
 from lxdsched.access.store import ClientsFile, changing, read_file
 from lxdsched.access.times import moment, read_end
 from lxdsched.access.values import Client, Entry, Key, Right, Stranger
+from lxdsched.quoting import one_line
 
 
 class _Refused(Exception):  # noqa: N818
@@ -224,7 +225,7 @@ def _print(text: str) -> None:
 def _tell(*lines: str) -> None:
     if sys.stderr is not None:  # else `print` takes standard output
         with suppress(OSError):
-            print("\n".join(lines), file=sys.stderr, flush=True)
+            print("\n".join(map(one_line, lines)), file=sys.stderr, flush=True)
 
 
 def _complain(faults: Sequence[str]) -> int:

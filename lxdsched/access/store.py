@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkstemp
 
+from lxdsched import lockfile
 from lxdsched.access.reading import ClientsError, read_clients
 from lxdsched.access.values import Entry
 from lxdsched.smallfiles import MOST_BYTES, Unreadable, read_small
 
 PATIENCE = 30.0
 """Seconds to wait for another one who changes the file."""
-_LOOK_EVERY = 0.05
 _ACCESS_LIST = "system.posix_acl_access"
 """The attribute in which Linux keeps who else may read a file."""
 
@@ -40,14 +38,18 @@ def changing(path: str, *, create: bool = False, patience: float = PATIENCE) -> 
         target = Path(path).resolve()  # the file is replaced where it is, not a link to it
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError for links in a circle
         raise _failed(path, error) from None
+    if not create or os.path.exists(target):
+        read_file(path)  # beside what is no such file there is to be no lock either
     try:
         directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise _failed(str(target.parent), error) from None
     try:
-        # The directory is locked, since the file itself is another one after each change.
-        _lock(path, directory, patience)
-        yield ClientsFile(path, target, directory, create=create)
+        lock = _locked(path, target, directory, patience)
+        try:
+            yield ClientsFile(path, target, directory, create=create)
+        finally:
+            os.close(lock)
     finally:
         os.close(directory)
 
@@ -125,19 +127,19 @@ class ClientsFile:
         return ClientsError([f"{self._path}: is not changed, its layout does not bear it; write it more plainly"])
 
 
-def _lock(path: str, directory: int, patience: float) -> None:
-    end = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise ClientsError([f"{path}: somebody else is changing it; try again"]) from None
-            time.sleep(_LOOK_EVERY)
-        except OSError as error:
-            raise _failed(path, error) from None
-        else:
-            return
+def _locked(path: str, target: Path, directory: int, patience: float) -> int:
+    """Lock a file beside the clients file, which itself is another one after each change."""
+    name = f".{target.name}.lock"
+    shown = target.with_name(name)
+    try:
+        owner = target.stat() if os.path.exists(target) else os.fstat(directory)
+        return lockfile.hold(directory, name, patience, owner)
+    except lockfile.Held:
+        raise ClientsError([f"{path}: somebody else is changing it, and has locked {shown}; try again"]) from None
+    except lockfile.Unusable as unusable:
+        raise ClientsError([f"{shown}: {unusable}"]) from None
+    except OSError as error:
+        raise _failed(str(target), error) from None
 
 
 def _become_alike(descriptor: int, model: Path) -> None:

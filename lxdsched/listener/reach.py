@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import socket
+from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any, cast
 
-_PART = re.compile(r"((?:\\.|[^:\\])*)(?::|\Z)")
-_ESCAPED = re.compile(r"\\(.)")
-_EVERYWHERE = {"tcp": "0.0.0.0", "tcp6": "::"}  # noqa: S104  # what an endpoint without an interface listens on
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.protocol import Factory
+
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  # what no interface means to the system
 
 
 def url(host: str, port: int | str, *, secure: bool) -> str:
@@ -17,7 +20,8 @@ def url(host: str, port: int | str, *, secure: bool) -> str:
 
 def is_local(host: str) -> bool:
     """Tell whether only this machine can connect to an IP address."""
-    return ip_address(host.partition("%")[0]).is_loopback
+    address = ip_address(host.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def open_to_others(endpoint: str, *, secure: bool) -> str | None:
@@ -25,18 +29,33 @@ def open_to_others(endpoint: str, *, secure: bool) -> str | None:
 
     None where only this machine can, and where it shows only once it is listened on, as with the sockets of systemd.
     """
-    kind, *parts = (_ESCAPED.sub(r"\1", each) for each in _PART.findall(endpoint))
-    if kind not in _EVERYWHERE:
-        return None
-    given = dict(each.split("=", 1) for each in parts if "=" in each)
-    plain = [each for each in parts if each and "=" not in each]
-    host = given.get("interface") or _EVERYWHERE[kind]
+    place = _Place()
     try:
-        if is_local(host):
+        listener = serverFromString(cast(Any, place), endpoint)
+    except Exception:  # whatever a kind of endpoint makes of its parameters, or of what is not there yet
+        return None
+    if not isinstance(listener, TCP4ServerEndpoint | TCP6ServerEndpoint):
+        return None
+    cast(Any, listener).listen(Factory())
+    try:
+        if is_local(place.host):
             return None
     except ValueError:  # a name, which Twisted takes too
         return None
-    return url(host, given.get("port") or (plain[0] if plain else ""), secure=secure)
+    return url(place.host, place.port, secure=secure)
+
+
+class _Place:
+    """Takes note of where an endpoint would listen, in the place of a reactor that does it."""
+
+    host = ""
+    port = 0
+
+    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> None:  # noqa: ARG002, N802
+        """Take note of a place. Numbers in another form than is usual, such as 127.1, are written as is usual."""
+        self.host, self.port = interface or _EVERYWHERE, port
+        with suppress(OSError):
+            self.host = socket.inet_ntoa(socket.inet_aton(self.host))
 
 
 def exposure(where: str, *, guarded: bool, secure: bool) -> str | None:

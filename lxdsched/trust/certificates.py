@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from cryptography import x509
 
+from lxdsched.quoting import one_line
 from lxdsched.tls import fingerprint
 from lxdsched.trust.records import Shown
 
@@ -34,8 +35,7 @@ def describe(certificate: x509.Certificate, at: datetime) -> Shown:
 
 def printable(text: str) -> str:
     """Show what a terminal would act on, and no more than a line can hold."""
-    text = text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return one_line(text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…")
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from lxdsched import lockfile
 
 LOCK = "trust.lock"
 """The file that is locked while the store is changed. It is never removed."""
@@ -87,17 +87,13 @@ def refuse_unusable(path: str) -> None:
 def locked(path: str, directory: int, patience: float) -> Iterator[None]:
     """Keep all others from changing the store. Busy when it cannot be had within `patience` seconds."""
     shown = os.path.join(path, LOCK)
-    until = time.monotonic() + patience
-    lock = _lock_file(shown, directory)
     try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise Busy(f"{shown}: another process has locked it") from None
-                time.sleep(0.05)
+        lock = lockfile.hold(directory, LOCK, patience, os.fstat(directory))
+    except lockfile.Held as held:
+        raise Busy(f"{shown}: {held}") from None
+    except lockfile.Unusable as unusable:
+        raise Unwritable(f"{shown}: {unusable}") from None
+    try:
         yield
     finally:
         os.close(lock)
@@ -108,16 +104,3 @@ def own(file: int, directory: int) -> None:
     if os.geteuid() == 0:
         status = os.fstat(directory)
         os.fchown(file, status.st_uid, status.st_gid)
-
-
-def _lock_file(shown: str, directory: int) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    try:
-        try:
-            lock = os.open(LOCK, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
-        except FileExistsError:
-            return os.open(LOCK, flags, dir_fd=directory)
-        own(lock, directory)  # only what we made ourselves: another's file of that name is not ours to give away
-        return lock
-    except OSError as error:
-        raise Unwritable(f"{shown}: {why(error)}") from None

@@ -18,10 +18,10 @@ class Trouble:
         """Tell of it, unless that has been done."""
         if trouble != self._told:
             self._told = trouble
-            self._log.error("{trouble}", trouble=trouble)
+            self._log.error("{log_said}", log_said=trouble)
 
     def end(self) -> None:
         """Tell that it is over, if there was any."""
         if self._told:
             self._told = ""
-            self._log.info("{over}", over=self._over)
+            self._log.info("{log_said}", log_said=self._over)

@@ -18,6 +18,7 @@ from lxdsched.access import Right
 from lxdsched.certificates import OurCertificate
 from lxdsched.ledger.book import LedgerUnavailableError
 from lxdsched.model import Demand, Placement, Refusal, Reservation, View
+from lxdsched.quoting import in_json
 from lxdsched.scheduler import RepeatedRequestError, UnknownStrategyError
 from lxdsched.web import answers
 from lxdsched.web.access import require
@@ -95,7 +96,8 @@ def _serve(right: Right | None, kind: str = "application/json") -> Callable[[Han
                 said = await handler(api, request, **names)
                 if said is None:
                     return request.prepare(204, b"")
-                return request.prepare(200, said if isinstance(said, bytes) else msgspec.json.encode(said), kind)
+                body = said if isinstance(said, bytes) else in_json(msgspec.json.encode(said))
+                return request.prepare(200, body, kind)
             except ApiError as error:
                 return request.prepare_error(error)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from lxdsched.quoting import in_json
+
 JSON = "application/json"
 LINE_END = b"\n"
 """What every answer in JSON ends with, so that a prompt that follows it has a line of its own."""
@@ -32,7 +34,7 @@ class ApiError(Exception):
 
     def body(self) -> bytes:
         """Return the answer's body."""
-        return msgspec.json.encode({"error": self.message, "code": self.code, **self.more})
+        return in_json(msgspec.json.encode({"error": self.message, "code": self.code, **self.more}))
 
 
 def invalid_request(message: str) -> ApiError:

@@ -266,13 +266,15 @@ class BoundedSite(Site):
     def refused(self, channel: Channel, error: ApiError, request_id: str) -> None:
         """Log a request that was refused before it had come in."""
         self.failed(error.code)
+        peer = channel.getPeer()
         self._log.info(
-            "refused a request: {reason}",
+            "refused a request",
             reason=error.message,
             code=error.code,
             status=error.status,
             request_id=request_id,
-            **whence(channel.getPeer()),
+            log_aside=aside(peer, {"reason": error.message}),
+            **whence(peer),
         )
 
     def acceptableProtocols(self) -> list[bytes]:  # noqa: N802  # Twisted's name
@@ -287,11 +289,13 @@ class BoundedSite(Site):
         """Take note that a connection is gone."""
         if reason.check(SSL.Error):
             known = isinstance(reason.value, CertificateRefused)
+            peer, why = channel.getPeer(), describe(cast(SSL.Error, reason.value))
             self._log.emit(
                 LogLevel.info if known else LogLevel.debug,
-                "TLS with a client failed: {reason}",
-                reason=describe(cast(SSL.Error, reason.value)),
-                **whence(channel.getPeer()),
+                "TLS with a client failed",
+                reason=why,
+                log_aside=aside(peer, {"reason": why}),
+                **whence(peer),
             )
         self.channels.discard(channel)
         if self._drained is not None and not self.channels:

@@ -64,7 +64,7 @@ def test_what_ends_is_in_the_log_in_hosts_and_in_the_metrics(
     sample = f'lxdsched_certificate_expires_timestamp_seconds{{file="{tmp_path}/ending.crt",use="client_cert"}} '
     (value,) = [line.removeprefix(sample) for line in metrics.splitlines() if line.startswith(sample)]
     assert float(value) == end.timestamp()
-    said = {line["fingerprint"]: (line["level"], line["msg"]) for line in served.log() if "complaint" in line}
+    said = {line["fingerprint"]: (line["level"], line["msg"]) for line in served.log() if "expires" in line}
     assert said.keys() == {ending.fingerprint, ended.fingerprint}
     assert said[ending.fingerprint][0] == "WARN"
     assert f"client_cert {tmp_path}/ending.crt (for 2 hosts) ends in 10 days" in said[ending.fingerprint][1]

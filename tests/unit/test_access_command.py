@@ -292,7 +292,7 @@ def test_on_a_full_disk_nothing_is_lost_and_no_key_is_shown(path: Path) -> None:
         )
         assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{path}: File too large\n")
         assert path.read_text() == OLD
-        assert [each.name for each in path.parent.iterdir()] == ["clients.toml"]
+        assert sorted(each.name for each in path.parent.iterdir()) == [".clients.toml.lock", "clients.toml"]
 
 
 def test_a_key_that_cannot_be_printed_is_undone(path: Path, tmp_path: Path) -> None:
@@ -337,3 +337,11 @@ def test_help_and_wrong_words(capsys: pytest.CaptureFixture[str]) -> None:
             program(["key", *arguments])
         assert caught.value.code == status
     assert "key" in capsys.readouterr().out
+
+
+def test_no_name_of_a_file_moves_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key("list", "--file", tmp_path / "a\x9b31m", status=1)
+    key("new", "one", "--file", tmp_path / "b\x9b31m")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"{tmp_path}/a\\x9b31m: No such file or directory"
+    assert all(line.isprintable() for line in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import struct
@@ -20,6 +21,7 @@ from lxdsched.smallfiles import MOST_BYTES
 from tests.unit.access import NOW, clients
 
 NOBODY = 65534
+LOCK = ".clients.toml.lock"
 KEY = Key("0000000f", digest("new"), NOW)
 WHO = Client("new", frozenset({Right.READ}))
 ENTRY = Entry(WHO, (KEY,))
@@ -60,7 +62,7 @@ def add(path: Path, *, create: bool = False) -> None:
 def refusal(path: Path, *, create: bool = False) -> str:
     with pytest.raises(ClientsError) as caught:
         add(path, create=create)
-    assert list(path.parent.glob(".*")) == []
+    assert list(path.parent.glob(f".{path.name}.[!l]*")) == []
     return str(caught.value)
 
 
@@ -69,7 +71,7 @@ def test_a_change_keeps_the_mode_and_leaves_nothing_behind(path: Path) -> None:
     add(path)
     assert path.read_text() == AFTER
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(path.parent) == ["clients.toml"]
+    assert sorted(os.listdir(path.parent)) == [LOCK, "clients.toml"]
 
 
 def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
@@ -123,8 +125,12 @@ def test_in_a_directory_that_cannot_be_written_nothing_is_changed(nobodys: Path)
     path = nobodys / "clients.toml"
     path.write_text(OLD)
     nobodys.chmod(0o500)
+    assert refusal(path) == f"{nobodys}/{LOCK}: cannot be made: Permission denied"
+    assert refusal(nobodys / "new.toml", create=True) == f"{nobodys}/.new.toml.lock: cannot be made: Permission denied"
+    nobodys.chmod(0o700)
+    (nobodys / LOCK).touch()
+    nobodys.chmod(0o500)
     assert refusal(path) == f"{nobodys}: Permission denied"
-    assert refusal(nobodys / "new.toml", create=True) == f"{nobodys}: Permission denied"
     assert path.read_text() == OLD
 
 
@@ -152,7 +158,7 @@ def test_a_change_to_something_else_than_expected_is_not_made(path: Path) -> Non
         ):
             file.edit(change, [*file.clients.entries, ENTRY])  # type: ignore[arg-type]
         assert path.read_text() == OLD
-        assert os.listdir(path.parent) == ["clients.toml"]
+        assert sorted(os.listdir(path.parent)) == [LOCK, "clients.toml"]
 
 
 def test_a_change_by_hand_meanwhile_is_not_overwritten(path: Path) -> None:
@@ -169,15 +175,60 @@ def test_a_change_can_be_undone(path: Path, tmp_path: Path) -> None:
             file.edit(lambda text: with_key(text, WHO, KEY), [*file.clients.entries, ENTRY])
             file.restore()
     assert path.read_text() == OLD
-    assert os.listdir(tmp_path) == ["clients.toml"]
+    assert sorted(os.listdir(tmp_path)) == [LOCK, ".new.toml.lock", "clients.toml"]
 
 
 def test_one_at_a_time_holds_the_file(path: Path) -> None:
     with changing(str(path)), pytest.raises(ClientsError) as caught, changing(str(path), patience=0):
         pass
-    assert str(caught.value) == f"{path}: somebody else is changing it; try again"
+    assert str(caught.value) == f"{path}: somebody else is changing it, and has locked {path.parent / LOCK}; try again"
     add(path)
     assert [entry.client.name for entry in clients(path.read_text()).entries] == ["old", "new"]
+
+
+def test_a_lock_on_the_directory_holds_nobody_up(path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        with changing(str(path), patience=0) as file:
+            file.edit(lambda text: with_key(text, WHO, KEY), [*file.clients.entries, ENTRY])
+    finally:
+        os.close(directory)
+    assert path.read_text() == AFTER
+
+
+def test_a_lock_stands_beside_what_a_link_leads_to(path: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link.toml"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with changing(str(link)), pytest.raises(ClientsError), changing(str(path), patience=0):
+        pass
+    assert os.listdir(link.parent) == ["link.toml"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are somebody else's")
+def test_a_lock_that_is_made_by_root_is_the_owners_of_the_file(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY)
+    add(path)
+    found = (path.parent / LOCK).stat()
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (NOBODY, 0o600)
+
+
+def test_beside_what_is_no_clients_file_no_lock_appears(tmp_path: Path) -> None:
+    with pytest.raises(ClientsError), changing(str(tmp_path / "missing.toml")):
+        pass
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(ClientsError), changing(str(tmp_path / "directory"), create=True):
+        pass
+    assert os.listdir(tmp_path) == ["directory"]
+
+
+def test_a_lock_that_somebody_has_planted_is_said_and_not_used(path: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (path.parent / LOCK).symlink_to(victim)
+    assert refusal(path) == f"{path.parent / LOCK}: is a symbolic link: remove it"
+    assert not victim.exists()
+    assert path.read_text() == OLD
 
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Watch:
 
 def said(logged: Logged) -> list[tuple[str, str]]:
     """Take away and return what was said of certificates: the level and the sentence."""
-    found = [(event["log_level"].name, event["complaint"]) for event in logged if "complaint" in event]
+    found = [(event["log_level"].name, event["log_said"]) for event in logged if "log_said" in event]
     logged.clear()
     return found
 

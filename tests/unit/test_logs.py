@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,27 @@ def test_a_message_with_line_breaks_stays_one_line() -> None:
 
 
 def test_no_program_finds_the_end_of_a_line_within_one() -> None:
-    stream, text = io.StringIO(), "a\x85b\u2028c\u2029d\x9b31mé\x7f\u202e"
+    stream, text = io.StringIO(), "a\x85b\u2028c\u2029d\x9b31m\x7fé"
     logger(stream).info("{text}", text=text)
     assert only_line(stream)["text"] == text
     assert "é" in stream.getvalue()
-    assert not set("\x9b\x7f\u202e") & set(stream.getvalue())
+    assert stream.getvalue()[:-1].isprintable()
+
+
+def test_del_does_not_make_a_line_one_that_journald_takes_for_no_text() -> None:
+    stream = io.StringIO()
+    logger(stream).info("GET {path}", path="/hidden\x7f")
+    assert only_line(stream)["path"] == "/hidden\x7f"
+    assert "\x7f" not in stream.getvalue()
+
+
+def test_a_sentence_that_is_a_whole_message_is_told_once() -> None:
+    stream, sentence = io.StringIO(), "there is no {access} control"
+    logger(stream).warn("{log_said}", log_said=sentence)
+    assert only_line(stream)["msg"] == sentence
+    assert stream.getvalue().count("control") == 1
+    for source in Path(logs.__file__).parent.rglob("*.py"):
+        assert set(re.findall(r'"\{(\w+)\}",', source.read_text())) <= {"log_said"}, source
 
 
 def test_a_field_that_is_no_json_is_shown_as_text() -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import pytest_twisted
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from lxdsched.cli import main
-from lxdsched.listener.reach import exposure, open_to_others
-from tests.support import write_secret
+from lxdsched.listener.reach import exposure, is_local, open_to_others, url
+from tests.support import the_reactor, write_secret
 
 PREFIX = "LXD_MULTI_SCHEDULER_"
 
@@ -28,13 +34,60 @@ PREFIX = "LXD_MULTI_SCHEDULER_"
         (r"tcp6:8080:interface=\:\:1", None),
         (r"tcp6:8080:interface=2001\:db8\:\:1", "http://[2001:db8::1]:8080"),
         (r"tcp6:8080:interface=fe80\:\:1%eth0", "http://[fe80::1%eth0]:8080"),
+        ("tcp:8080:127.0.0.1", None),
+        ("tcp:8080:192.0.2.5", "http://192.0.2.5:8080"),
+        ("tcp:8080:192.0.2.5:9", "http://192.0.2.5:8080"),
+        ("tcp:interface=192.0.2.5:8080", "http://192.0.2.5:8080"),
+        ("tcp:8080::9", "http://0.0.0.0:8080"),
+        ("tcp:8080:interface=0", "http://0.0.0.0:8080"),
+        ("tcp:8080:127.1", None),
+        (r"tcp:8080:2001\:db8\:\:1", "http://[2001:db8::1]:8080"),
+        (r"tcp6:8080:9:\:\:1", None),
+        (r"tcp6:8080:9:2001\:db8\:\:1", "http://[2001:db8::1]:8080"),
+        (r"tcp6:8080:interface=\:\:ffff\:127.0.0.1", None),
+        ("TCP6:8080", "http://[::]:8080"),
         ("tcp:8080:interface=localhost", None),
+        ("tcp:8080:1:2:3", None),
         ("unix:/run/x:mode=660", None),
         ("systemd:domain=INET:index=0", None),
     ],
 )
 def test_an_endpoint_is_open_to_others_or_is_not(endpoint: str, url: str | None) -> None:
     assert open_to_others(endpoint, secure=False) == url
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "tcp:0",
+        "tcp:0:127.0.0.1",
+        "tcp:0:127.0.0.2:9",
+        "tcp:0::9",
+        "tcp:0:0",
+        "tcp:0:127.1",
+        "tcp:0:interface=",
+        "tcp:interface=127.0.0.1:0",
+        r"tcp:0:interface=\:\:1",
+        r"tcp:0:interface=\:\:",
+        "tcp6:0",
+        "TCP6:0",
+        r"tcp6:0:9:\:\:1",
+        r"tcp6:0:interface=\:\:1",
+        "tcp6:0:interface=",
+        "tcp6:0:interface=127.0.0.1",
+        r"tcp6:0:interface=\:\:ffff\:127.0.0.1",
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_twisted_listens_where_it_is_said(endpoint: str) -> None:
+    listening: list[IListeningPort] = []
+    failed: list[Failure] = []
+    serverFromString(the_reactor(), endpoint).listen(Factory()).addCallbacks(listening.append, failed.append)
+    if failed:
+        pytest.skip(f"it cannot be listened there on this machine: {failed[0].value}")
+    host = cast(Any, listening[0].getHost()).host
+    await maybeDeferred(listening[0].stopListening)
+    assert open_to_others(endpoint, secure=False) == (None if is_local(host) else url(host, 0, secure=False))
 
 
 def test_what_is_wrong_with_what_is_open_to_others() -> None:

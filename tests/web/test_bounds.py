@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from OpenSSL import SSL
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
+from lxdsched.logs import as_text
 from lxdsched.sandbox.faults import Delay
 from tests.conftest import Logged
 from tests.support import eventually, the_reactor
@@ -194,7 +197,7 @@ async def test_every_answer_has_the_name_of_its_request(served: Served, logged: 
     assert len(names) == 2
 
 
-@pytest.mark.parametrize("given", [b"", b"x" * 129, b'"quoted"', b"a b", b"\xff\xfe", b"$(x)"])
+@pytest.mark.parametrize("given", [b"", b"x" * 129, b'"quoted"', b"a b", b"\xff\xfe", b"a\x7f", b"a\xc2\x9b", b"$(x)"])
 @pytest_twisted.ensureDeferred
 async def test_a_name_that_does_not_belong_into_a_log_is_not_taken(served: Served, given: bytes) -> None:
     client = await connect(served.port)
@@ -213,7 +216,33 @@ async def test_what_is_refused_before_it_has_come_in_has_a_name_too(served: Serv
     await client.closed
     (event,) = [event for event in logged if event.get("code") == "invalid_request"]
     assert b"X-Request-Id: " + str(event["request_id"]).encode() in client.received
+    assert as_text(event).endswith(f" INFO  refused a request for 127.0.0.1: {event['reason']}")
     await deferLater(the_reactor(), 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_line_about_tls_that_failed_says_with_whom(served: Served, logged: Logged) -> None:
+    client = await connect(served.port)
+    await eventually(lambda: bool(served.site.channels))
+    (channel,) = served.site.channels
+    served.site.lost(channel, Failure(SSL.Error([("", "", "no good")])))
+    (event,) = [event for event in logged if event.get("log_format") == "TLS with a client failed"]
+    assert event["client"] == "127.0.0.1"
+    assert as_text(event).endswith(" TLS with a client failed for 127.0.0.1: no good")
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    "path", [b"//hosts", b"/hosts/", b"/hosts/%0d%0aX:y", b"/\x9b31m", b"/%C2%9B31m", b"/hosts?\x7f", b"http://\x9b/a"]
+)
+@pytest_twisted.ensureDeferred
+async def test_nothing_of_a_request_gets_into_the_headers_of_its_answer(served: Served, path: bytes) -> None:
+    client = await connect(served.port)
+    client.send(b"GET " + path + b" HTTP/1.1\r\nHost: \x9bodd\r\nOrigin: odd\r\nConnection: close\r\n\r\n")
+    await client.closed
+    head = client.received.partition(b"\r\n\r\n")[0].decode("ascii")
+    assert all(line.isprintable() for line in head.split("\r\n"))
+    assert not any(part in head for part in ("odd", "31m", "X:", "Location"))
 
 
 @pytest.mark.parametrize(

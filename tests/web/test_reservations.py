@@ -212,3 +212,19 @@ async def test_a_repeat_that_comes_while_the_first_one_waits_gets_its_answer_tho
 async def test_a_refusal_tells_the_fields_that_did_not_count_too(served: Served) -> None:
     answer = await ask("POST", served.url + "/schedule", {"cpu": 9, "memory": 1, "instance_typ": "container"})
     assert (answer.status, answer.body["ignored_fields"]) == (422, ["instance_typ"])
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_answer_moves_the_cursor_of_a_terminal(served: Served) -> None:
+    odd = "a\x9b31m\x7f\u202eé"
+    asked = json.dumps({"cpu": 1, "memory": 1, "instance_name": odd, odd: 1}).encode()
+    too_much = asked.replace(b'"cpu": 1', b'"cpu": 1000')
+    client = await connect(served.port)
+    for body in (asked, too_much):
+        client.send(b"POST /schedule HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    client.send(b"GET /reservations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    await client.closed
+    bodies = [part.partition("\n")[0] for part in client.received.decode().split("\r\n\r\n")[1:]]
+    assert ["31m" in each for each in bodies] == [True, True, True]
+    assert all(each.isprintable() for each in bodies), bodies
+    assert [said for _, said in client.answers()][2]["reservations"][0]["instance_name"] == odd
