@@ -16,6 +16,8 @@ from lxdsched.config import Config, ConfigError, Guard
 
 WATCH = 5.0
 """Seconds between two looks at whether a file has changed."""
+SETTLED = 0.5
+"""Seconds for which a file that has changed stays as it is before it is read: somebody may be writing it."""
 
 _Look = tuple[tuple[int, ...] | None, ...]
 
@@ -29,7 +31,7 @@ class Reload:
         self._config = config
         self._clock = clock
         self._take = take
-        self._seen = _look(config.reread_files)
+        self._seen = self._found = _look(config.reread_files)
         self._faults: tuple[str, ...] = ()  # of the last time
         self._next: IDelayedCall | None = None
 
@@ -67,9 +69,12 @@ class Reload:
         self._log.info("read again: {files}", files=files or "nothing, since neither clients_file nor tls_cert is set")
 
     def _watch(self) -> None:
-        self._next = self._clock.callLater(WATCH, self._watch)
+        before, self._found = self._found, _look(self._config.reread_files)
+        changed = self._found != self._seen
+        settling = changed and self._found != before
+        self._next = self._clock.callLater(SETTLED if settling else WATCH, self._watch)
         # What could not be read may be read by now, though the files are the same: somebody may wait for a key to end.
-        if self._faults or _look(self._config.reread_files) != self._seen:
+        if not settling and (self._faults or changed):
             self._read()
 
 

@@ -7,7 +7,8 @@ itself fails instead, and nobody who is not known gets any further.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -24,6 +25,15 @@ from zope.interface import implementer
 from lxdsched.access import Shown, certificate_names
 from lxdsched.tls import OPENSSL_REASONS, CertificateRefused, Identity
 
+MOST_ABOVE = 5
+"""Certificates that may stand above a client's own in its chain."""
+MOST_NAMES = 200
+"""Names that a certificate may have. OpenSSL compares each with each constraint of all above, whoever issued them."""
+MOST_CONSTRAINTS = 32
+"""Names that a certificate may allow or forbid those below it, unless we trust it."""
+
+_BYTES = 64
+"""Bytes of a certificate that cannot be read, for each of which it is taken to have a name."""
 _NEVER = datetime.fromtimestamp(0, UTC)
 _NO_CLIENT = 26  # X509_V_ERR_INVALID_PURPOSE
 
@@ -100,10 +110,13 @@ class ServerTls:
             if material.revocations:
                 # Of the authorities in a chain too, not of the client's own certificate alone.
                 store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
+        context.set_verify_depth(MOST_ABOVE)
+        ours = {crypto.X509.from_cryptography(authority).digest("sha256") for authority in material.authorities}
         required = material.ask is Ask.REQUIRED
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
 
         def verify(connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
+            _bound(shown, depth, ours)
             peer = _peer(connection.get_app_data())
             if not ok and peer.problem is None:
                 peer.problem = _problem(error, depth)
@@ -149,6 +162,33 @@ def shown_certificate(transport: object) -> Shown | None:
 
 def _peer(protocol: TLSMemoryBIOProtocol) -> Peer:
     return cast(Peer, protocol.wrappedProtocol)
+
+
+def _bound(shown: crypto.X509, depth: int, ours: Collection[bytes]) -> None:
+    """Refuse a certificate that would take us long: this is the last moment before OpenSSL looks at names."""
+    if shown.digest("sha256") in ours:
+        return
+    # Where it cannot be read, so many at most.
+    names = constraints = len(crypto.dump_certificate(crypto.FILETYPE_ASN1, shown)) // _BYTES
+    with suppress(ValueError, x509.InvalidVersion):
+        names, constraints = _named(shown.to_cryptography())
+    if depth > MOST_ABOVE:
+        raise CertificateRefused(f"there are more than {MOST_ABOVE} certificates above its own")
+    if names > MOST_NAMES or constraints > MOST_CONSTRAINTS:
+        raise CertificateRefused(
+            f"a certificate of its chain has more than {MOST_NAMES} names or {MOST_CONSTRAINTS} constraints on names"
+        )
+
+
+def _named(certificate: x509.Certificate) -> tuple[int, int]:
+    names = constraints = 0
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = len(list(extension.value))
+        elif isinstance(extension.value, x509.NameConstraints):
+            both = extension.value.permitted_subtrees, extension.value.excluded_subtrees
+            constraints = sum(len(each or ()) for each in both)
+    return names, constraints
 
 
 def _read(certificate: crypto.X509, problem: str | None) -> Shown:

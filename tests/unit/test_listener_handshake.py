@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,11 +10,14 @@ from typing import Any, cast
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.python.failure import Failure
 
 from lxdsched.access import Shown
-from lxdsched.listener.tls import Ask, ServerTls, TlsMaterial
+from lxdsched.listener.tls import MOST_ABOVE, MOST_CONSTRAINTS, MOST_NAMES, Ask, ServerTls, TlsMaterial
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
 from lxdsched.tls import Identity
 from tests.e2e.guarded import revocation_list
@@ -40,7 +43,12 @@ class Handshake:
     """A handshake in memory: what either side raised, and what the server kept of it."""
 
     def __init__(
-        self, material: TlsMaterial, version: int, pair: KeyPair | None, known: Callable[[Shown], bool]
+        self,
+        material: TlsMaterial,
+        version: int,
+        pair: KeyPair | None,
+        known: Callable[[Shown], bool],
+        above: Sequence[x509.Certificate] = (),
     ) -> None:
         self.protocol = Protocol()
         server = ServerTls(material, known).serverConnectionForTLS(cast(Any, self.protocol))
@@ -51,6 +59,8 @@ class Handshake:
         if pair is not None:
             context.use_certificate(pair.certificate)
             context.use_privatekey(pair.key)
+        for each in above:
+            context.add_extra_chain_cert(each)
         client = SSL.Connection(context, None)
         client.set_connect_state()
         self.server = self.client = ""
@@ -128,3 +138,73 @@ def test_connections_are_to_be_renewed_only_where_clients_are_looked_at_in_anoth
     for change in ({"revocations": (revoked,)}, {"authorities": ()}, {"ask": Ask.REQUIRED}):
         assert tls.take(replace(other, **change))
         assert tls.take(other)
+
+
+def certificates(
+    above: int, names: int, constraints: int, *, damaged: bool = False
+) -> tuple[KeyPair, list[x509.Certificate]]:
+    """Make a client's certificate with so many names, and above it others with so many constraints on names."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(above + 1)]
+    made: list[x509.Certificate] = []
+    for number, key in enumerate(keys):
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"c{each}")])
+            for each in (number, min(number + 1, above))
+        )
+        builder = (
+            x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - timedelta(days=1))
+            .not_valid_after(NOW + timedelta(days=9))
+            .add_extension(x509.BasicConstraints(number > 0, None), critical=True)
+        )
+        extension: x509.ExtensionType | None = None
+        if number == 0 and names:
+            extension = x509.SubjectAlternativeName([x509.DNSName(f"a{each}") for each in range(names)])
+        elif number and constraints:
+            extension = x509.NameConstraints(None, [x509.DNSName(f"b{each}") for each in range(constraints)])
+        if extension is not None and damaged:
+            extension = x509.UnrecognizedExtension(extension.oid, extension.public_bytes()[:-1] + b"\xff")
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
+        made.append(builder.sign(keys[min(number + 1, above)], hashes.SHA256()))
+    return KeyPair(made[0], keys[0]), made[1:]
+
+
+BOUNDED = [
+    (0, 1, 0, ""),
+    (MOST_ABOVE, MOST_NAMES, MOST_CONSTRAINTS, ""),
+    (MOST_ABOVE + 2, 1, 0, "more than 5 certificates above its own"),
+    (1, MOST_NAMES + 1, 0, "more than 200 names"),
+    (1, 1, MOST_CONSTRAINTS + 1, "32 constraints on names"),
+    (3, 3000, 300, "more than 200 names or 32 constraints"),
+]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("ask", [Ask.OPTIONAL, Ask.REQUIRED])
+@pytest.mark.parametrize(("above", "names", "constraints", "refused"), BOUNDED)
+def test_a_chain_that_would_take_long_is_not_looked_at(
+    above: int, names: int, constraints: int, refused: str, ask: Ask, version: int
+) -> None:
+    pair, chain = certificates(above, names, constraints)
+    found = Handshake(material(ask), version, pair, lambda _: True, chain)
+    if refused:
+        assert refused in found.server
+    else:
+        assert found.server == ""
+
+
+def test_what_cannot_be_read_of_a_certificate_is_taken_for_many_names() -> None:
+    pair, _ = certificates(0, 3000, 0, damaged=True)
+    found = Handshake(material(Ask.OPTIONAL), SSL.TLS1_3_VERSION, pair, lambda _: True)
+    assert "more than 200 names" in found.server
+    pair, _ = certificates(0, 5, 0, damaged=True)
+    assert Handshake(material(Ask.OPTIONAL), SSL.TLS1_3_VERSION, pair, lambda _: True).server == ""
+
+
+def test_the_authority_that_is_trusted_may_have_any_number_of_constraints() -> None:
+    pair, (authority,) = certificates(1, 1, 10 * MOST_CONSTRAINTS)
+    trusting = replace(material(Ask.OPTIONAL), authorities=(authority,))
+    found = Handshake(trusting, SSL.TLS1_3_VERSION, pair, lambda _: True, [authority])
+    assert (found.server, found.protocol.problem) == ("", None)

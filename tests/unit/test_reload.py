@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from lxdsched.config import ConfigError, Guard
-from lxdsched.reload import WATCH, Reload
+from lxdsched.reload import SETTLED, WATCH, Reload
 from tests.conftest import Logged
 from tests.unit.conftest import configure
 
@@ -49,9 +49,10 @@ class Watched:
         self.taken.append([each.client.name for each in guard.clients.entries])
 
     def look(self) -> list[list[str]]:
-        """Have it look once, and return what it took over because of that."""
+        """Have it look once, and once more where something is new, and return what it took over because of that."""
         before = len(self.taken)
         self.clock.advance(WATCH)
+        self.clock.advance(SETTLED)
         return self.taken[before:]
 
 
@@ -82,6 +83,20 @@ def test_what_has_changed_is_read_once(watched: Watched, logged: Logged) -> None
     assert watched.look() == [["two", "one"]]
     assert watched.look() == []
     assert logged.messages(LogLevel.info) == [f"read again: {watched.file}"]
+
+
+def test_a_file_that_is_being_written_is_read_when_it_is_done(watched: Watched) -> None:
+    change(watched.file, text="")
+    watched.clock.advance(WATCH)
+    for text in (ONE, ONE + '["t'):
+        change(watched.file, text=text)
+        watched.clock.advance(SETTLED)
+        assert watched.taken == []
+    change(watched.file, text=ONE + TWO)
+    watched.clock.advance(SETTLED)
+    assert watched.taken == []
+    watched.clock.advance(SETTLED)
+    assert watched.taken == [["one", "two"]]
 
 
 def test_a_file_whose_old_time_was_set_again_is_read_all_the_same(watched: Watched) -> None:
