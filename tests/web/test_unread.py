@@ -22,7 +22,7 @@ from lxdsched.web.channel import GRACE
 from lxdsched.web.site import BoundedSite
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
-POST = b"POST /healthz HTTP/1.1\r\nHost: here\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000
+POST = b"POST /healthz HTTP/1.1\r\nHost: here\r\nContent-Length: 30000\r\n\r\n" + b"x" * 30000
 
 
 class Answer(Resource):
@@ -35,6 +35,9 @@ class Answer(Resource):
 class Transport(StringTransport):
     def loseWriteConnection(self) -> None:  # noqa: N802
         pass
+
+    def abortConnection(self) -> None:  # noqa: N802
+        self.disconnected = True  # as with TCP, it is lost a little later, and it is not `disconnecting`
 
 
 class Scene:
@@ -156,6 +159,15 @@ def test_a_connection_with_something_unread_is_not_idle() -> None:
     assert not scene.transport.disconnecting
     scene.rest()
     assert scene.answers == 2
+
+
+def test_what_is_unread_of_a_connection_that_was_hung_up_on_is_not_looked_at() -> None:
+    scene = Scene()
+    unread(scene)
+    (channel,) = scene.site.channels
+    channel.drop()
+    scene.rest()
+    assert scene.answers == 1
 
 
 def test_an_idle_connection_ends() -> None:
