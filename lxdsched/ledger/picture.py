@@ -11,6 +11,21 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from lxdsched.model import NO_CLAIMS, Claims, Kind, Reservation, Resources
 from lxdsched.repeats import RequestKey
 
+_FEW = 1000
+"""Ends of what was dropped before its time that are no burden."""
+_TEXT = 64
+"""Bytes of a text without what is in it, roughly."""
+
+
+def weight(made: Reservation) -> int:
+    """Say how many bytes the texts of a reservation take, for which there is no bound but somebody's word."""
+    asked = made.demand
+    texts = (made.id, made.host, made.instance_name, made.request_id, made.client, asked and asked.architecture)
+    kind = asked and asked.pool
+    more = (kind.resource_type, kind.image_alias) if kind else ()
+    sizes = (_TEXT + len(text) * (1 if text.isascii() else 4) for text in (*texts, *more) if text)
+    return 8 * len(made.alternates) + sum(sizes)
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -41,6 +56,7 @@ class Picture:
         self._claims: dict[str, Claims] = {}
         self._ends: list[tuple[float, str]] = []
         self._alarm: IDelayedCall | None = None
+        self.weight = 0  # bytes of what differs in size from one reservation to another
         self._changed: Callable[[str], None] = lambda _host: None
 
     def watch(self, changed: Callable[[str], None]) -> None:
@@ -91,6 +107,11 @@ class Picture:
         """Say which instances of a host, by label, have taken over which living reservation."""
         return self._tied.get(host, {})
 
+    def count(self) -> int:
+        """Say how many live."""
+        self._expire()
+        return len(self._alive)
+
     def hosts(self) -> Iterable[str]:
         """Name the hosts on which something lives."""
         return list(self._hosts)
@@ -101,6 +122,7 @@ class Picture:
         """Take in a reservation that claims; from now on instead of what was held for it."""
         held = self._unhold(made.host, made.id)
         self._alive[made.id] = made
+        self.weight += weight(made)
         self._hosts.setdefault(made.host, {})[made.id] = None
         if made.key is not None:
             self._requests.setdefault(made.key, made.id)
@@ -115,6 +137,9 @@ class Picture:
         if reservation_id not in self._alive:
             return False
         self._forget(reservation_id)
+        if len(self._ends) > 2 * len(self._alive) + _FEW:
+            self._ends = [(each.expires_at, each.id) for each in self._alive.values()]
+            heapq.heapify(self._ends)
         self._set_alarm()
         return True
 
@@ -206,6 +231,7 @@ class Picture:
 
     def _forget(self, reservation_id: str) -> None:
         gone = self._alive.pop(reservation_id)
+        self.weight -= weight(gone)
         if gone.key is not None and self._requests.get(gone.key) == reservation_id:
             del self._requests[gone.key]
         ids = self._hosts[gone.host]
