@@ -23,7 +23,7 @@ local MARGIN = 60000         -- for which keys outlive what they hold
 local REMEMBERED = 3600000   -- for which an idle fleet's epoch is kept
 local SWEPT = 20             -- how many ended reservations one call clears away
 local AT_ONCE = 1000         -- how many arguments one command is given
-local MOST_TOLD = 5000       -- after how many reservations and hosts an answer tells of no other host
+local MOST_TOLD = 2000       -- after how many reservations and hosts an answer tells of no other host
 local MOST_SAID = 4194304    -- and after how many bytes of records
 
 local operation, epoch, known = ARGV[1], ARGV[2], tonumber(ARGV[3])

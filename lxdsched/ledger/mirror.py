@@ -153,16 +153,13 @@ class Mirror:
             self._full = False
         if alive >= MOST_ALIVE:
             return None
-        names = (self._name(each) for each in made.alternates)
-        made = replace(made, alternates=tuple(name for name in names if name is not None))
+        for name in set(made.alternates).difference(self._names):
+            if len(self._names) < MOST_NAMES and len(name) <= records.MOST_TEXT:
+                self._names[name] = name
+        made = replace(made, alternates=tuple(filter(None, map(self._names.get, made.alternates))))
         if held + weight(made) > MOST_HELD:
             made = replace(made, alternates=())
         return made if held + weight(made) <= MOST_HELD else None
-
-    def _name(self, host: str) -> str | None:
-        if len(self._names) < MOST_NAMES and len(host) <= records.MOST_TEXT:
-            return self._names.setdefault(host, host)
-        return self._names.get(host)
 
     def _say_full(self) -> None:
         if not self._full:

@@ -33,7 +33,7 @@ _MOST_LABEL = 512
 MOST_ON_HOST = 10_000
 """Reservations of a host of which an answer tells: more than any machine has threads. Of more, the youngest count."""
 MOST_TOLD = 2 * MOST_ON_HOST
-"""Reservations and hosts of which one answer tells. The script tells of a quarter, and one host more."""
+"""Reservations and hosts of which one answer tells. The script tells of a tenth, and one host more."""
 _MOST_TIME = 1 << 44
 """Milliseconds since the epoch that are beyond all times: some five hundred years."""
 

@@ -62,7 +62,7 @@ class Strangers:
         """Say, once in a minute, how many more there were than were said."""
         if self._unsaid and not self._summed_up:
             self._log.error(
-                "the shared ledger holds more that is not ours: {number} times, not said for a minute",
+                "the shared ledger holds more that is not ours, {number} times: of that no more is said for a minute",
                 number=self._unsaid,
             )
             self._unsaid, self._summed_up = 0, True
