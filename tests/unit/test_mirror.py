@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import msgspec
 import pytest
@@ -150,7 +151,7 @@ def test_ends_of_what_was_dropped_are_forgotten(mirror: Mirror, picture: Picture
     assert len(picture._ends) < 2000
 
 
-def said(*hosts: list[object]) -> list[object]:
+def said(*hosts: list[Any]) -> list[object]:
     return [b"e", 1, NOW, b"synced", b"", list(hosts)]
 
 
