@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IReactorTime
@@ -153,13 +153,17 @@ class Mirror:
             self._full = False
         if alive >= MOST_ALIVE:
             return None
-        for name in set(made.alternates).difference(self._names):
-            if len(self._names) < MOST_NAMES and len(name) <= records.MOST_TEXT:
-                self._names[name] = name
+        if len(self._names) < MOST_NAMES and not self._names.keys() >= set(made.alternates):
+            self._learn_names(made.alternates)
         made = replace(made, alternates=tuple(filter(None, map(self._names.get, made.alternates))))
         if held + weight(made) > MOST_HELD:
             made = replace(made, alternates=())
         return made if held + weight(made) <= MOST_HELD else None
+
+    def _learn_names(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if len(self._names) < MOST_NAMES and len(host) <= records.MOST_TEXT:
+                self._names.setdefault(host, host)
 
     def _say_full(self) -> None:
         if not self._full:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from twisted.logger import LogLevel
 
-from lxdsched.ledger import records
+from lxdsched.ledger import exchange, records
 from lxdsched.ledger.presence import SETTLING
-from lxdsched.model import Demand, Resources
+from lxdsched.model import Demand, Instance, Resources
+from tests.conftest import Logged
 from tests.ledger.bench import LIFE, at_once
 from tests.ledger.replica import Replica
 from tests.ledger.stopped import StoppedRedis
@@ -24,14 +26,14 @@ AT_ONCE = 2000
 """Reservations of which one answer tells, but for the last host's."""
 
 
-def fill(redis: RedisServer, prefix: str = "h", each: int = EACH) -> None:
-    """Claim as others would have: so many reservations on each host."""
+def fill(redis: RedisServer, candidates: int = 1) -> None:
+    """Claim as others would have: EACH reservations on each host, chosen from so many candidates."""
     now = int(redis.cli("GET", "time"))
     asked = Demand(Resources(1000, GIB))
     for number in range(HOSTS):
-        host = f"{prefix}{number:02}"
-        ids = [f"{host}-{place}" for place in range(each)]
-        rest = records.rest(asked, [host], "x").decode()
+        host = f"h{number:02}"
+        ids = [f"{host}-{place}" for place in range(EACH)]
+        rest = records.rest(asked, [host] * candidates, "x").decode()
         head = f'{{"expires":{now + round(LIFE * 1000)},"cpu":1000,"memory":{GIB},"promised":false,"created":{now}'
         redis.cli("HSET", KEYS["records"], *[part for made in ids for part in (made, f'{head},"host":"{host}",{rest}')])
         redis.cli("HSET", KEYS["hosts"], host, " ".join(ids))
@@ -48,9 +50,9 @@ def late(pair: tuple[Replica, Replica], stopped: StoppedRedis) -> Iterator[Repli
     at_once(made.ledger.stop())
 
 
-def counted(replica: Replica, prefix: str = "h") -> int:
+def counted(replica: Replica) -> int:
     """Say how many cores a replica takes for claimed on these hosts."""
-    return sum(replica.ledger.claims(f"{prefix}{number:02}").resources.cpu // 1000 for number in range(HOSTS))
+    return sum(replica.ledger.claims(f"h{number:02}").resources.cpu // 1000 for number in range(HOSTS))
 
 
 def test_a_replica_that_joins_hears_of_all_in_several_answers_and_shares_nothing_before(
@@ -71,6 +73,7 @@ def test_what_happens_while_a_replica_hears_of_all_is_neither_lost_nor_taken_for
     pair: tuple[Replica, Replica], late: Replica, stopped: StoppedRedis, redis: RedisServer
 ) -> None:
     one, _ = pair
+    one.rooms = late.rooms = {"a": one.rooms["a"]}
     early = one.placed()
     fill(redis)
     late.ledger.start()
@@ -145,3 +148,41 @@ def test_who_ranked_a_host_by_what_is_past_hears_of_it_however_much_else_there_i
     one.wire.release()
     assert asking.made is not None
     assert (asking.made.host, one.asked) == ("b", ["a", "b"])
+
+
+def test_records_that_are_long_are_told_in_smaller_numbers(late: Replica, redis: RedisServer) -> None:
+    fill(redis, candidates=2000)
+    late.ledger.start()
+    late.wire.step()
+    assert 0 < counted(late) < AT_ONCE / 4
+    late.wire.release()
+    assert counted(late) == HOSTS * EACH
+
+
+def test_who_matched_instances_by_what_is_past_hears_of_the_host_however_much_else_there_is_to_tell(
+    pair: tuple[Replica, Replica], redis: RedisServer
+) -> None:
+    one, other = pair
+    fill(redis)
+    made = other.placed(instance_name="runner")
+    one.wire.hold()
+    one.see("a", {"x/runner": Instance("runner", Resources(2000, GIB))}, {}, 1001.0)
+    one.wire.step()
+    one.wire.step()
+    assert not one.wire.held, "once it had heard, it was right"
+    one.wire.release()
+    assert one.claimed() == [0, 0, 0]
+    assert len(one.listed()) == HOSTS * EACH + 1
+    assert {each.instance for each in other.listed() if each.id == made.id} == {"x/runner"}
+
+
+def test_a_redis_that_never_comes_to_an_end_is_not_listened_to_for_ever(
+    late: Replica, redis: RedisServer, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "MOST_PIECES", 2)
+    fill(redis)
+    late.ledger.start()
+    late.wire.release()
+    assert late.ledger.degraded
+    (said,) = logged.messages(LogLevel.warn)
+    assert said.endswith("it does not come to an end with what it tells")

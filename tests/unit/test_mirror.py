@@ -88,6 +88,8 @@ def test_there_is_a_most_of_reservations_which_is_said_once_and_never_keeps_our_
     mirror.apply(answer(state("a"), state("b")))
     mirror.apply(answer(state("c", **numbered(8, record("c")))))
     assert len(picture.on("c")) == 8, "there is room again"
+    mirror.apply(answer(state("e", **{f"e{each}": record("e") for each in range(8)})))
+    assert len(logged.messages(LogLevel.error)) == 2
 
 
 def test_a_hundred_thousand_living_reservations_are_known(mirror: Mirror, picture: Picture, logged: Logged) -> None:
@@ -146,8 +148,8 @@ def test_versions_of_hosts_without_reservations_are_forgotten_but_of_those_that_
 
 def test_ends_of_what_was_dropped_are_forgotten(mirror: Mirror, picture: Picture) -> None:
     for number in range(100):
-        mirror.apply(answer(state("a", **{f"{number}-{each}": record() for each in range(100)})))
-    assert picture.count() == 100
+        mirror.apply(answer(state("a", first=record(life=1), **{f"{number}-{each}": record() for each in range(100)})))
+    assert picture.count() == 101
     assert len(picture._ends) < 2000
 
 
@@ -179,3 +181,22 @@ def test_names_and_labels_that_nothing_has_are_passed_over(picture: Picture, mir
     mirror.apply(read_reply(said([long, 1, []], [b"a", 1, [b"r", record(), long, long, record(), b""]])))
     assert [(each.id, each.instance) for each in picture.on("a")] == [("r", None)]
     assert mirror.version_of(long.decode()) == 0
+
+
+def test_an_id_that_no_reservation_has_is_not_ours(picture: Picture, mirror: Mirror) -> None:
+    mirror.apply(answer(state("a", **{"x" * 1000: record(), "good": record()})))
+    assert [each.id for each in picture.on("a")] == ["good"]
+
+
+def test_a_record_that_is_none_is_not_read_again_before_it_changes(
+    picture: Picture, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "SLACK", 0.0)
+    never = Mirror(Clock(), picture, LIFE)
+    text = record(life=LONGEST * LIFE + 1)
+    never.apply(answer(state("a", r=text)))
+    later = Reply("e", next(versions), NOW + 5000, "synced", "", [state("a", r=text)])
+    never.apply(later)
+    assert picture.count() == 0
+    never.apply(answer(state("a", r=record())))
+    assert picture.count() == 1
