@@ -78,12 +78,15 @@ def test_what_happens_while_a_replica_hears_of_all_is_neither_lost_nor_taken_for
     fill(redis)
     late.ledger.start()
     late.wire.step()
+    assert at_once(one.ledger.release(early.id))
+    others = one.placed()
+    late.wire.step()
+    late.wire.step()
+    assert len(late.wire.held) == 1, "the call that tells of the last host, `a`, brings nothing"
     asking = late.ask()
     stopped.advance(0.2)
     alone = asking.made
     assert alone is not None
-    assert at_once(one.ledger.release(early.id))
-    others = one.placed()
     late.wire.release()
     assert not late.ledger.degraded
     found = {each.id for each in late.listed() if each.host in "abc"}
