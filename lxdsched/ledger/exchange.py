@@ -170,7 +170,7 @@ class Exchange:
             # What happens while we wait for an answer is told with the next call.
             now = self._clock.seconds()
             gone = [(each, until) for each, until in self._released.items() if until > now and each not in told]
-            alive = [each for each in self._picture.all() if each.id not in brought]
+            alive = self._picture.beside(brought)
             last = len(gone) <= MOST_BROUGHT and len(alive) <= MOST_BROUGHT
             gone, alive = gone[:MOST_BROUGHT], alive[:MOST_BROUGHT]
             told |= {each for each, _ in gone}
@@ -197,7 +197,7 @@ class Exchange:
                 raise LinkError("it does not come to an end with what it tells")
             now = self._clock.seconds()
             untold = any(until > now and each not in told for each, until in self._released.items())
-            if reply.outcome != "more" and not untold and all(each.id in brought for each in self._picture.all()):
+            if reply.outcome != "more" and not untold and not self._picture.beside(brought):
                 break
         for host in unheard:
             self.mirror.drop(host, brought)

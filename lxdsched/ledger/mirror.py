@@ -16,7 +16,9 @@ from lxdsched.model import Instance, Reservation
 from lxdsched.quoting import quoted
 
 MOST_ALIVE = 100_000
-"""Reservations that are known at once, but for those that are made for our own callers."""
+"""Reservations that are known at once."""
+MOST_OURS = 25_000
+"""Reservations beside them, where those are for our own callers."""
 MOST_HELD = 192 * 1024**2
 """Bytes of their texts. Before a reservation is not counted, it loses its alternates."""
 MOST_HOSTS = 10_000
@@ -139,7 +141,7 @@ class Mirror:
         if made.expires_at <= now:
             return None
         fitting = self._fitting(made)
-        if fitting is None and entry.id != ours:
+        if fitting is None and (entry.id != ours or self._picture.count() >= MOST_ALIVE + MOST_OURS):
             self._say_full()
             return None
         made = fitting or replace(made, alternates=())

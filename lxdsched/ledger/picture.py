@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -89,6 +89,12 @@ class Picture:
         """List what lives, oldest first."""
         self._expire()
         return sorted(self._alive.values(), key=lambda each: each.created_at)
+
+    def beside(self, known: Container[str]) -> Sequence[Reservation]:
+        """List what lives and is not among these ids, oldest first."""
+        self._expire()
+        found = [made for each, made in self._alive.items() if each not in known]
+        return sorted(found, key=lambda each: each.created_at)
 
     def on(self, host: str) -> Sequence[Reservation]:
         """List what lives on a host, oldest first."""

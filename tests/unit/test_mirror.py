@@ -78,6 +78,7 @@ def test_there_is_a_most_of_reservations_which_is_said_once_and_never_keeps_our_
     mirror: Mirror, picture: Picture, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounds, "MOST_ALIVE", 10)
+    monkeypatch.setattr(bounds, "MOST_OURS", 2)
     for host in "abc":
         mirror.apply(answer(state(host, **{host + each: text for each, text in numbered(8, record(host)).items()})))
     assert (picture.count(), len(picture.on("a")), len(picture.on("b"))) == (10, 8, 2)
@@ -85,7 +86,10 @@ def test_there_is_a_most_of_reservations_which_is_said_once_and_never_keeps_our_
     assert said.startswith("the shared ledger holds more than 10 reservations")
     mirror.apply(answer(state("d", ours=record("d"), other=record("d")), outcome="made", detail="ours"))
     assert [each.id for each in picture.on("d")] == ["ours"]
-    mirror.apply(answer(state("a"), state("b")))
+    for each in ("d1", "d2"):
+        mirror.apply(answer(state(each, **{each: record(each)}), outcome="known", detail=each))
+    assert picture.count() == 12, "even of those there is a most"
+    mirror.apply(answer(*[state(each) for each in ("a", "b", "d1", "d2")]))
     mirror.apply(answer(state("c", **numbered(8, record("c")))))
     assert len(picture.on("c")) == 8, "there is room again"
     mirror.apply(answer(state("e", **{f"e{each}": record("e") for each in range(8)})))
