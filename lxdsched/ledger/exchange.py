@@ -29,6 +29,8 @@ BEAT = 0.5
 """Seconds between two looks at Redis, when nothing else is asked of it."""
 INSIST = -1
 """A version of a host that is no version: it is not waited for to be known."""
+MOST_PIECES = 1000
+"""Answers in which the script tells of all that there is, at most."""
 _NO_NEWS = 1 << 53
 """A version that will never be: whoever knows it wants to hear of nothing."""
 
@@ -43,8 +45,9 @@ def script() -> bytes:
 class Exchange:
     """Calls the script, by a link that is kept open, and keeps a picture like what Redis has.
 
-    `link` makes what reaches Redis, given what to call when it is lost; `prefix` is what the keys begin with; `by`
-    names this replica, for people. `pace` is how many seconds calls take lately.
+    `link` makes what reaches Redis, given what to call when it is lost; reservations of ours live for `life` seconds;
+    `prefix` is what the keys begin with; `by` names this replica, for people. `pace` is how many seconds calls take
+    lately.
     """
 
     _log = Logger()
@@ -55,6 +58,7 @@ class Exchange:
         picture: Picture,
         link: Callable[[Callable[[str], None]], Link],
         *,
+        life: float,
         prefix: str,
         by: str,
         random: Random,
@@ -69,7 +73,7 @@ class Exchange:
         self._beat.clock = clock
         self.by = by
         self.pace = 0.0
-        self.mirror = Mirror(clock, picture)
+        self.mirror = Mirror(clock, picture, life)
         self.presence = Presence(clock, self._link, self._join, random)
 
     def start(self) -> None:
@@ -91,8 +95,12 @@ class Exchange:
 
     async def synchronise(self, patience: float = UNHURRIED) -> bool:
         """Hear what has changed; tell whether that was possible."""
+        end = self._clock.seconds() + patience
         try:
-            await self.call("sync", patience=patience)
+            for _ in range(MOST_PIECES):
+                reply = await self.call("sync", patience=end - self._clock.seconds())
+                if reply.outcome != "more" or self._clock.seconds() >= end:
+                    break
         except LinkError:
             return False
         return True
@@ -156,11 +164,13 @@ class Exchange:
         self.mirror.forget()
         told: set[str] = set()
         brought: dict[str, str | None] = {}
+        unheard = set(self._picture.hosts())
+        epoch, heard, pieces = "", 0, 0
         while True:
             # What happens while we wait for an answer is told with the next call.
             now = self._clock.seconds()
             gone = [(each, until) for each, until in self._released.items() if until > now and each not in told]
-            alive = [each for each in self._picture.all() if each.id not in brought]
+            alive = self._picture.beside(brought)
             last = len(gone) <= MOST_BROUGHT and len(alive) <= MOST_BROUGHT
             gone, alive = gone[:MOST_BROUGHT], alive[:MOST_BROUGHT]
             told |= {each for each, _ in gone}
@@ -171,12 +181,26 @@ class Exchange:
             arguments.append(len(alive))
             for living in alive:
                 arguments += records.brought(living, now, self.by)
-            reply = await self._run("join", 0 if last else _NO_NEWS, *arguments)
+            reply = await self._run("join", heard if last else _NO_NEWS, *arguments)
+            if epoch not in {"", reply.epoch}:
+                raise LinkError("it has lost all that it held")
+            epoch = reply.epoch
+            if not last:
+                continue
+            self.mirror.apply(reply, brought)
+            unheard -= {state.host for state in reply.hosts}
+            for entry in (entry for state in reply.hosts for entry in state.entries):
+                if self._picture.get(entry.id) is not None:
+                    brought.setdefault(entry.id, None)
+            heard, pieces = reply.version, pieces + 1
+            if pieces == MOST_PIECES:
+                raise LinkError("it does not come to an end with what it tells")
             now = self._clock.seconds()
             untold = any(until > now and each not in told for each, until in self._released.items())
-            if last and not untold and all(each.id in brought for each in self._picture.all()):
+            if reply.outcome != "more" and not untold and not self._picture.beside(brought):
                 break
-        self.mirror.replace(reply)
+        for host in unheard:
+            self.mirror.drop(host, brought)
         self._agree(brought)
         return (reply.time - reply.founded) / 1000
 

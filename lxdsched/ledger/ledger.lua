@@ -13,7 +13,8 @@
 --
 -- Answers {epoch, version, time, outcome, detail, {{host, version, {id, record, label, ...}}, ...}}: the detail is the id
 -- of the reservation that was made or known, or when this run was first joined; the hosts are those that have changed since the
--- version that the caller knew.
+-- version that the caller knew. Where they are too many for one answer, the outcome is `more` in place of `synced` or
+-- `joined`, and the version is the one that the caller knows by then: it asks for the rest by that.
 
 local STATE, RECORDS, SEEN, HOSTS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local CHANGED, ENDS, REQUESTS, RELEASED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
@@ -22,6 +23,8 @@ local MARGIN = 60000         -- for which keys outlive what they hold
 local REMEMBERED = 3600000   -- for which an idle fleet's epoch is kept
 local SWEPT = 20             -- how many ended reservations one call clears away
 local AT_ONCE = 1000         -- how many arguments one command is given
+local MOST_TOLD = 2000       -- after how many reservations and hosts an answer tells of no other host
+local MOST_SAID = 4194304    -- and after how many bytes of records
 
 local operation, epoch, known = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local clock = redis.call('TIME')
@@ -43,9 +46,11 @@ end
 
 -- What this call has read and changed of the hosts is written once, at its end.
 local lists, changed_lists, touched = {}, {}, {}
+-- Hosts that this call is about: the caller hears of them, however much else there is to tell.
+local meant = {}
 
 local function touch(host)
-  touched[host] = true
+  touched[host], meant[host] = true, true
 end
 
 local function ids_on(host)
@@ -216,6 +221,7 @@ local function reserve()
     end
     local claimed_cpu, claimed_memory, promises = claims(host, shown)
     if exact and (claimed_cpu ~= assumed_cpu or claimed_memory ~= assumed_memory or #promises ~= assumed_promises) then
+      meant[host] = true
       return 'moved', ''
     end
     if room_cpu - claimed_cpu >= tonumber(cpu) and room_memory - claimed_memory >= tonumber(memory) then
@@ -276,6 +282,7 @@ end
 local function see()
   local host, version = take(), take_number()
   if version >= 0 and tonumber(redis.call('ZSCORE', CHANGED, host) or 0) ~= version then
+    meant[host] = true
     return 'moved', ''
   end
   for _ = 1, take_number() do
@@ -328,23 +335,32 @@ local function join()
   return 'joined', redis.call('HGET', STATE, 'founded')
 end
 
+-- What has changed, the oldest first, and up to which version all of it is told: nil where nothing was left out.
 local function changes()
-  local found = {}
+  local found, told, bytes, heard, left_out = {}, 0, 0, known, false
   local news = redis.call('ZRANGEBYSCORE', CHANGED, '(' .. whole(known), '+inf', 'WITHSCORES')
   for number = 1, #news, 2 do
     local host, entries = news[number], {}
-    local ids = ids_on(host)
-    local labels = values(SEEN, ids)
-    for place, text in ipairs(values(RECORDS, ids)) do
-      if text then
-        entries[#entries + 1] = ids[place]
-        entries[#entries + 1] = text
-        entries[#entries + 1] = labels[place] or ''
+    left_out = left_out or told >= MOST_TOLD or bytes >= MOST_SAID
+    if not left_out or meant[host] then
+      local ids = ids_on(host)
+      local labels = values(SEEN, ids)
+      for place, text in ipairs(values(RECORDS, ids)) do
+        if text then
+          entries[#entries + 1] = ids[place]
+          entries[#entries + 1] = text
+          entries[#entries + 1] = labels[place] or ''
+          bytes = bytes + #text
+        end
       end
+      told = told + 1 + #entries / 3
+      found[#found + 1] = {host, news[number + 1], entries}
     end
-    found[#found + 1] = {host, news[number + 1], entries}
+    if not left_out then
+      heard = news[number + 1]
+    end
   end
-  return found
+  return found, left_out and heard or nil
 end
 
 local current = redis.call('HGET', STATE, 'epoch')
@@ -368,4 +384,8 @@ if operations[operation] then
 end
 write_hosts()
 keep()
-return {current, tonumber(redis.call('HGET', STATE, 'version')), now, outcome, detail, changes()}
+local news, heard = changes()
+if heard and (outcome == 'synced' or outcome == 'joined') then
+  outcome = 'more'
+end
+return {current, tonumber(heard or redis.call('HGET', STATE, 'version')), now, outcome, detail, news}

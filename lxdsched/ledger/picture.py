@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from lxdsched.model import NO_CLAIMS, Claims, Kind, Reservation, Resources
 from lxdsched.repeats import RequestKey
+
+_FEW = 1000
+"""Ends of what was dropped before its time that are no burden."""
+_TEXT = 64
+"""Bytes of a text without what is in it, roughly."""
+
+
+def weight(made: Reservation) -> int:
+    """Say how many bytes the texts of a reservation take, for which there is no bound but somebody's word."""
+    asked = made.demand
+    texts = (made.id, made.host, made.instance_name, made.request_id, made.client, asked and asked.architecture)
+    kind = asked and asked.pool
+    more = (kind.resource_type, kind.image_alias) if kind else ()
+    sizes = (_TEXT + len(text) * (1 if text.isascii() else 4) for text in (*texts, *more) if text)
+    return 8 * len(made.alternates) + sum(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class Picture:
         self._claims: dict[str, Claims] = {}
         self._ends: list[tuple[float, str]] = []
         self._alarm: IDelayedCall | None = None
+        self.weight = 0  # bytes of what differs in size from one reservation to another
         self._changed: Callable[[str], None] = lambda _host: None
 
     def watch(self, changed: Callable[[str], None]) -> None:
@@ -74,6 +90,12 @@ class Picture:
         self._expire()
         return sorted(self._alive.values(), key=lambda each: each.created_at)
 
+    def beside(self, known: Container[str]) -> Sequence[Reservation]:
+        """List what lives and is not among these ids, oldest first."""
+        self._expire()
+        found = [made for each, made in self._alive.items() if each not in known]
+        return sorted(found, key=lambda each: each.created_at)
+
     def on(self, host: str) -> Sequence[Reservation]:
         """List what lives on a host, oldest first."""
         self._expire()
@@ -91,6 +113,11 @@ class Picture:
         """Say which instances of a host, by label, have taken over which living reservation."""
         return self._tied.get(host, {})
 
+    def count(self) -> int:
+        """Say how many live."""
+        self._expire()
+        return len(self._alive)
+
     def hosts(self) -> Iterable[str]:
         """Name the hosts on which something lives."""
         return list(self._hosts)
@@ -101,6 +128,7 @@ class Picture:
         """Take in a reservation that claims; from now on instead of what was held for it."""
         held = self._unhold(made.host, made.id)
         self._alive[made.id] = made
+        self.weight += weight(made)
         self._hosts.setdefault(made.host, {})[made.id] = None
         if made.key is not None:
             self._requests.setdefault(made.key, made.id)
@@ -115,6 +143,9 @@ class Picture:
         if reservation_id not in self._alive:
             return False
         self._forget(reservation_id)
+        if len(self._ends) > 2 * len(self._alive) + _FEW:
+            self._ends = [(each.expires_at, each.id) for each in self._alive.values()]
+            heapq.heapify(self._ends)
         self._set_alarm()
         return True
 
@@ -206,6 +237,7 @@ class Picture:
 
     def _forget(self, reservation_id: str) -> None:
         gone = self._alive.pop(reservation_id)
+        self.weight -= weight(gone)
         if gone.key is not None and self._requests.get(gone.key) == reservation_id:
             del self._requests[gone.key]
         ids = self._hosts[gone.host]

@@ -26,6 +26,14 @@ KEYS = ("state", "records", "seen", "hosts", "changed", "ends", "requests", "rel
 _MOST_AMOUNT = 1 << 63
 _MOST_RECORD = 1 << 20
 """Bytes of a record, which names thousands of hosts at most."""
+_MOST_ID = 100
+MOST_TEXT = 4096
+"""Characters of a text in a record, bytes of a host's name: more than any has."""
+_MOST_LABEL = 512
+MOST_ON_HOST = 10_000
+"""Reservations of a host of which an answer tells: more than any machine has threads. Of more, the youngest count."""
+MOST_TOLD = 2 * MOST_ON_HOST
+"""Reservations and hosts of which one answer tells. The script tells of a tenth, and one host more."""
 _MOST_TIME = 1 << 44
 """Milliseconds since the epoch that are beyond all times: some five hundred years."""
 
@@ -71,11 +79,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """All living reservations of a host, oldest first, as of a version."""
+    """All living reservations of a host, oldest first, as of a version; `more` are older ones that were passed over."""
 
     host: str
     version: int
     entries: Sequence[Entry]
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,8 @@ def read_reply(said: Any) -> Reply:
     """Read what the script has answered. RecordError when it is not what it answers."""
     try:
         epoch, version, time, outcome, detail, hosts = said
+        if sum(1 + min(len(entries) // 3, MOST_ON_HOST) for _, _, entries in hosts) > MOST_TOLD:
+            raise ValueError("it tells of too much at once")
         reply = Reply(
             epoch.decode(),
             int(version),
@@ -117,12 +128,11 @@ def read_reply(said: Any) -> Reply:
                 HostState(
                     host.decode(),
                     int(since),
-                    [
-                        Entry(each[0].decode(), _bytes(each[1]), each[2].decode() or None)
-                        for each in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
-                    ],
+                    _youngest(entries),
+                    max(len(entries) // 3 - MOST_ON_HOST, 0),
                 )
                 for host, since, entries in hosts
+                if len(host) <= MOST_TEXT
             ],
         )
         if not 0 <= reply.time <= _MOST_TIME or (reply.outcome == "joined" and reply.founded > reply.time):
@@ -131,6 +141,21 @@ def read_reply(said: Any) -> Reply:
         why = cut(str(error), _MOST_SAID)
         raise RecordError(f"the ledger's script has answered what it never answers ({why})") from None
     return reply
+
+
+def _youngest(said: Sequence[Any]) -> list[Entry]:
+    if len(said) % 3:
+        raise ValueError("it tells of a part of a reservation")
+    there = said[-3 * MOST_ON_HOST :]
+    return [
+        Entry(each[0].decode(), _bytes(each[1]), _label(each[2]))
+        for each in zip(there[::3], there[1::3], there[2::3], strict=True)
+    ]
+
+
+def _label(said: bytes) -> str | None:
+    """Read a label. One that no instance has is none."""
+    return said.decode() or None if len(said) <= _MOST_LABEL else None
 
 
 def _bytes(said: object) -> bytes:
@@ -163,11 +188,15 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
     try:
         if len(entry.record) > _MOST_RECORD:
             raise ValueError("it is too long")
+        if len(entry.id) > _MOST_ID:
+            raise ValueError("its id is too long")
         said = msgspec.json.decode(entry.record, type=_Record)
         if not 0 <= said.created <= said.expires <= _MOST_TIME:
             raise ValueError("it is of another time")
         if not (0 <= said.cpu < _MOST_AMOUNT and 0 <= said.memory < _MOST_AMOUNT):
             raise ValueError("it claims what nobody has")
+        if any(len(text or "") > MOST_TEXT for text in _texts(said)):
+            raise ValueError("a text in it is too long")
     except (ValueError, RecursionError) as error:  # msgspec's errors are such
         why = cut(str(error), _MOST_SAID)
         raise RecordError(f"the record of reservation {quoted(entry.id)} cannot be read: {why}") from None
@@ -196,6 +225,20 @@ def read(entry: Entry, now: float, time: int) -> Reservation:
             client=client,
         ),
         client=client,
+    )
+
+
+def _texts(said: _Record) -> Sequence[str | None]:
+    pool = said.demand.pool or _Kind()
+    asked = said.demand
+    return (
+        said.host,
+        asked.architecture,
+        asked.instance_name,
+        asked.request_id,
+        asked.client,
+        pool.resource_type,
+        pool.image_alias,
     )
 
 

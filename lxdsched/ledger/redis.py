@@ -59,7 +59,7 @@ class RedisLedger:
         self._refuse = refuse
         self._picture = Picture(clock)
         self._alone = MemoryLedger(clock, life, self._picture)
-        self._exchange = Exchange(clock, self._picture, link, prefix=prefix, by=by, random=random)
+        self._exchange = Exchange(clock, self._picture, link, life=life, prefix=prefix, by=by, random=random)
         self._presence = self._exchange.presence
         self._taking_over = TakeOver(clock, self._picture, self._exchange)
 

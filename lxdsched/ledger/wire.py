@@ -20,8 +20,9 @@ from txredisapi import RedisProtocol, ResponseError
 
 from lxdsched.tls import CertificateRefused, describe
 
-MOST_REPLY = 32 * 1024**2
-"""Bytes that a server may say until a reply that was asked for is whole: some ten thousands of reservations."""
+MOST_REPLY = 16 * 1024**2
+"""Bytes that a server may say until a reply that was asked for is whole: several times what the script tells."""
+_UNASKED = "says what nobody has asked for"
 _MOST_QUOTED = 200
 """Characters of a server's own words that we pass on."""
 
@@ -62,6 +63,10 @@ class ErrorReply(Exception):  # noqa: N818
         if self.known:
             return f"{server} {_SENTENCES[self.code]}"
         return f"{server} answers: {str(self)[:_MOST_QUOTED]}"
+
+
+class _EndedError(Exception):
+    """The rest of what was said is not looked at."""
 
 
 class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
@@ -124,6 +129,20 @@ class Wire(RedisProtocol):  # type: ignore[misc]  # txredisapi has no hints
             super().dataReceived(data, unpause)
         except Exception:  # whatever it may be that it says
             self.end(f"{self.server} does not speak the protocol of Redis")
+
+    def replyReceived(self, reply: object) -> None:  # noqa: N802
+        """Give a reply to whoever has asked for it, which may be somebody who has gone."""
+        if not self.replyQueue.waiting:
+            # It would be kept for ever, or taken for the answer to what has not been asked yet.
+            refused = isinstance(reply, ResponseError)  # at the door: a server does so before it hangs up
+            said = ErrorReply(str(reply)).said_of(self.server) if refused else f"{self.server} {_UNASKED}"
+            self.end(said)
+            raise _EndedError
+        super().replyReceived(reply)
+
+    def tryConvertData(self, data: object) -> object:  # noqa: N802
+        """Leave it as it is, without a look at each of its millions of parts."""
+        return data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         """Tell all who wait."""

@@ -164,7 +164,7 @@ def mirrored(contents: list[bytes], label: str | None = None) -> Picture:
     """Take records into a picture, as the script would list them on the host `a`; nothing of them breaks it."""
     clock = Clock()
     picture = Picture(clock)
-    mirror = Mirror(clock, picture)
+    mirror = Mirror(clock, picture, 120)
     entries = [Entry(str(number), content, label) for number, content in enumerate(contents)]
     for version in (1, 2):
         mirror.apply(Reply("e", version, 1000, "synced", "", [HostState("a", version, entries)]))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from lxdsched.ledger.mirror import MOST_ODD, Mirror
+from lxdsched.ledger.mirror import Mirror
 from lxdsched.ledger.picture import Picture
 from lxdsched.ledger.records import Entry, HostState, Reply
+from lxdsched.ledger.strange import MOST_ODD
 from tests.conftest import Logged
 from tests.fuzz import oracles
 from tests.fuzz.grown import ODD, grown, write
@@ -91,11 +92,11 @@ def test_a_record_that_claims_what_it_cannot_is_passed_over_and_the_others_count
 
 def test_thousands_of_records_of_strangers_are_not_remembered_for_ever() -> None:
     picture = Picture(Clock())
-    mirror = Mirror(Clock(), picture)
+    mirror = Mirror(Clock(), picture, 120)
     for number in range(3 * MOST_ODD):
         entry = Entry(str(number), b"", None)
         mirror.apply(Reply("e", number, 1000, "synced", "", [HostState("a", number, [entry])]))
-    assert len(mirror._odd) <= MOST_ODD
+    assert len(mirror._strangers) <= MOST_ODD
 
 
 @given(answers | st.tuples(*[st.just(each) | answers for each in REPLY]).map(list))
