@@ -29,6 +29,8 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from lxdsched.chains import too_much
+
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 
 OPENSSL_REASONS = {
@@ -278,6 +280,8 @@ class HostPolicy:
         problem = None if ok else OPENSSL_REASONS.get(error, f"OpenSSL's verification error {error}")
         if depth and problem and self._trust.chain:
             raise CertificateRefused(f"a certificate of its chain is refused, {depth} above its own: {problem}")
+        if depth and not self._trust.chain and (why := too_much(shown, depth)):
+            raise CertificateRefused(why)
         if depth == 0:
             self._check(shown, problem)
         return True

@@ -7,8 +7,7 @@ itself fails instead, and nobody who is not known gets any further.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,17 +22,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from lxdsched.access import Shown, certificate_names
+from lxdsched.chains import MOST_ABOVE, too_much
 from lxdsched.tls import OPENSSL_REASONS, CertificateRefused, Identity
 
-MOST_ABOVE = 5
-"""Certificates that may stand above a client's own in its chain."""
-MOST_NAMES = 200
-"""Names that a certificate may have. OpenSSL compares each with each constraint of all above, whoever issued them."""
-MOST_CONSTRAINTS = 32
-"""Names that a certificate may allow or forbid those below it, unless we trust it."""
-
-_BYTES = 64
-"""Bytes of a certificate that cannot be read, for each of which it is taken to have a name."""
 _NEVER = datetime.fromtimestamp(0, UTC)
 _NO_CLIENT = 26  # X509_V_ERR_INVALID_PURPOSE
 
@@ -116,7 +107,8 @@ class ServerTls:
         mode = SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if required else 0)
 
         def verify(connection: SSL.Connection, shown: crypto.X509, error: int, depth: int, ok: int) -> bool:
-            _bound(shown, depth, ours)
+            if shown.digest("sha256") not in ours and (why := too_much(shown, depth)):
+                raise CertificateRefused(why)
             peer = _peer(connection.get_app_data())
             if not ok and peer.problem is None:
                 peer.problem = _problem(error, depth)
@@ -162,33 +154,6 @@ def shown_certificate(transport: object) -> Shown | None:
 
 def _peer(protocol: TLSMemoryBIOProtocol) -> Peer:
     return cast(Peer, protocol.wrappedProtocol)
-
-
-def _bound(shown: crypto.X509, depth: int, ours: Collection[bytes]) -> None:
-    """Refuse a certificate that would take us long: this is the last moment before OpenSSL looks at names."""
-    if shown.digest("sha256") in ours:
-        return
-    # Where it cannot be read, so many at most.
-    names = constraints = len(crypto.dump_certificate(crypto.FILETYPE_ASN1, shown)) // _BYTES
-    with suppress(ValueError, x509.InvalidVersion):
-        names, constraints = _named(shown.to_cryptography())
-    if depth > MOST_ABOVE:
-        raise CertificateRefused(f"there are more than {MOST_ABOVE} certificates above its own")
-    if names > MOST_NAMES or constraints > MOST_CONSTRAINTS:
-        raise CertificateRefused(
-            f"a certificate of its chain has more than {MOST_NAMES} names or {MOST_CONSTRAINTS} constraints on names"
-        )
-
-
-def _named(certificate: x509.Certificate) -> tuple[int, int]:
-    names = constraints = 0
-    for extension in certificate.extensions:
-        if isinstance(extension.value, x509.SubjectAlternativeName):
-            names = len(list(extension.value))
-        elif isinstance(extension.value, x509.NameConstraints):
-            both = extension.value.permitted_subtrees, extension.value.excluded_subtrees
-            constraints = sum(len(each or ()) for each in both)
-    return names, constraints
 
 
 def _read(certificate: crypto.X509, problem: str | None) -> Shown:

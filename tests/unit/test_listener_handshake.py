@@ -10,17 +10,16 @@ from typing import Any, cast
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.python.failure import Failure
 
 from lxdsched.access import Shown
-from lxdsched.listener.tls import MOST_ABOVE, MOST_CONSTRAINTS, MOST_NAMES, Ask, ServerTls, TlsMaterial
+from lxdsched.chains import MOST_ABOVE, MOST_CONSTRAINTS, MOST_NAMES
+from lxdsched.listener.tls import Ask, ServerTls, TlsMaterial
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
 from lxdsched.tls import Identity
 from tests.e2e.guarded import revocation_list
+from tests.unit.chained import certificates
 
 NOW = datetime.now(UTC)
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
@@ -138,37 +137,6 @@ def test_connections_are_to_be_renewed_only_where_clients_are_looked_at_in_anoth
     for change in ({"revocations": (revoked,)}, {"authorities": ()}, {"ask": Ask.REQUIRED}):
         assert tls.take(replace(other, **change))
         assert tls.take(other)
-
-
-def certificates(
-    above: int, names: int, constraints: int, *, damaged: bool = False
-) -> tuple[KeyPair, list[x509.Certificate]]:
-    """Make a client's certificate with so many names, and above it others with so many constraints on names."""
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(above + 1)]
-    made: list[x509.Certificate] = []
-    for number, key in enumerate(keys):
-        subject, issuer = (
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"c{each}")])
-            for each in (number, min(number + 1, above))
-        )
-        builder = (
-            x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - timedelta(days=1))
-            .not_valid_after(NOW + timedelta(days=9))
-            .add_extension(x509.BasicConstraints(number > 0, None), critical=True)
-        )
-        extension: x509.ExtensionType | None = None
-        if number == 0 and names:
-            extension = x509.SubjectAlternativeName([x509.DNSName(f"a{each}") for each in range(names)])
-        elif number and constraints:
-            extension = x509.NameConstraints(None, [x509.DNSName(f"b{each}") for each in range(constraints)])
-        if extension is not None and damaged:
-            extension = x509.UnrecognizedExtension(extension.oid, extension.public_bytes()[:-1] + b"\xff")
-        if extension is not None:
-            builder = builder.add_extension(extension, critical=False)
-        made.append(builder.sign(keys[min(number + 1, above)], hashes.SHA256()))
-    return KeyPair(made[0], keys[0]), made[1:]
 
 
 BOUNDED = [
