@@ -75,6 +75,20 @@ async def test_without_a_key_there_is_health_and_nothing_else(guarded: Served, m
     assert await tried(guarded, method, path, {}) == expected
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_connection_is_known_by_who_has_asked_last_on_it(guarded: Served) -> None:
+    client = await connect(guarded.port)
+    for name, known in (("eye", "eye"), ("", ""), ("old", ""), ("boss", "boss")):
+        key = f"Authorization: Bearer {KEYS[name]}\r\n" if name else ""
+        client.send(f"GET /reservations HTTP/1.1\r\nHost: here\r\n{key}\r\n".encode())
+        await client.until(b"}\n")
+        client.received = b""
+        (channel,) = guarded.site.channels
+        assert channel.guest is not None
+        assert channel.guest.caller == known
+    await client.close()
+
+
 @pytest.mark.parametrize(("name", "right"), [("ci", Right.SCHEDULE), ("eye", Right.READ), ("boss", Right.ADMIN)])
 @pytest_twisted.ensureDeferred
 async def test_a_client_may_do_what_it_has_the_right_to_and_no_more(guarded: Served, name: str, right: Right) -> None:
