@@ -62,6 +62,8 @@ class Reception:
         self._sites = [self._site]
         self._doors = [Door(reactor, listening.endpoint, self._site, crowd=crowd, turns=turns, tls=self._tls)]
         if listening.metrics_endpoint is not None:
+            # Who looks after us does not wait for those who want something of us.
+            turns = Turns(reactor, thread_time)
             site = BoundedSite(
                 resource,
                 reactor,
