@@ -6,8 +6,6 @@ them: a chain that anybody can make takes it seconds.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from cryptography import x509
 from OpenSSL import crypto
 
@@ -27,11 +25,12 @@ def too_much(shown: crypto.X509, depth: int) -> str | None:
 
     To be asked in the callback of the verification: the last time of that is right before names are compared.
     """
-    names = constraints = len(crypto.dump_certificate(crypto.FILETYPE_ASN1, shown)) // _BYTES
-    with suppress(ValueError, x509.InvalidVersion):
-        names, constraints = _named(shown.to_cryptography())
     if depth > MOST_ABOVE:
         return f"there are more than {MOST_ABOVE} certificates above its own"
+    try:
+        names, constraints = _named(shown.to_cryptography())
+    except (ValueError, x509.InvalidVersion):
+        names = constraints = len(crypto.dump_certificate(crypto.FILETYPE_ASN1, shown)) // _BYTES
     if names > MOST_NAMES or constraints > MOST_CONSTRAINTS:
         return f"a certificate of its chain has more than {MOST_NAMES} names or {MOST_CONSTRAINTS} constraints on names"
     return None

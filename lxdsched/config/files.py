@@ -115,13 +115,12 @@ class Files:
         mode = stat.S_IMODE(content.mode)
         if not mode & (stat.S_IWOTH if content.owner == _ROOT else stat.S_IWGRP | stat.S_IWOTH):
             return None
-        shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
-        return f"{shown}: others can change it: chmod go-w {shlex.quote(str(path))}"
+        return f"{_described(path, content)}: others can change it: chmod go-w {shlex.quote(str(path))}"
 
     def _exposed(self, path: Path, content: Content) -> str | None:
         """Say how others get at a secret and what is to be done; None when they do not."""
         where, mode = shlex.quote(str(path)), stat.S_IMODE(content.mode)
-        shown = f"{path}: mode {mode:04o}, owner {_user(content.owner)}"
+        shown = _described(path, content)
         if content.owner == _ROOT:
             if mode & _BEYOND_ROOTS_GROUP:
                 return f"{shown}: others can get at it: chmod 0640 {where} or less"
@@ -134,6 +133,10 @@ class Files:
         elif mode & _OTHERS:
             return f"{shown}: others can get at it: chmod 0600 {where}"
         return None
+
+
+def _described(path: Path, content: Content) -> str:
+    return f"{path}: mode {stat.S_IMODE(content.mode):04o}, owner {_user(content.owner)}"
 
 
 def _user(number: int) -> str:

@@ -7,6 +7,7 @@ too often is heard again when its time has come, and one that does not take its 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -294,15 +295,18 @@ class Channel(HTTPChannel):
         """Whether something has come in that waits for its turn to be read: then it is not the client who is late."""
         return self.guest is not None and self.guest.unread
 
-    def _leave(self) -> None:
+    def _put_off(self, what: Callable[[], None]) -> bool:
+        """Have something done a little later if there is something unread until then; tell whether."""
         if self._unread_yet:
-            self._deadline = self.callLater(GRACE, self._leave)
-        else:
+            self._deadline = self.callLater(GRACE, what)
+        return self._unread_yet
+
+    def _leave(self) -> None:
+        if not self._put_off(self._leave):
             self.loseConnection()
 
     def _late(self) -> None:
-        if self._unread_yet:
-            self._deadline = self.callLater(GRACE, self._late)
+        if self._put_off(self._late):
             return
         # Many clients may be late at the same moment: that shall hold up nobody else.
         self._deadline = None
@@ -315,8 +319,7 @@ class Channel(HTTPChannel):
             self.refuse(ApiError(408, "request_timeout", f"the request took longer than {seconds:g} s to send"))
 
     def _silent(self) -> None:
-        if self._unread_yet:
-            self._deadline = self.callLater(GRACE, self._silent)
+        if self._put_off(self._silent):
             return
         # Browsers and balancers make connections ahead of requests: an answer would be taken for that to the next one.
         self._deadline = None

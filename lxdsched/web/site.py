@@ -91,18 +91,18 @@ class BoundedRequest(Request):
         site = cast(BoundedSite, self.channel.site)
         self.received_at = site.reactor.seconds()
         self.id = request_id(self.getHeader(HEADER.encode()))
-        answer, caller = self._route, ""
+        answer = self._route
         try:
             self._normalize()
             self.caller = site.gate.client(self)
             if self.caller is not None:
                 self.notes.update(caller=self.caller.name)
-                caller = self.caller.name
         except ApiError as error:
             answer = partial(self.answer_error, error)
         except Exception:
             site.report(Failure(), self.path)
             answer = partial(self.answer_error, internal_error())
+        caller = "" if self.caller is None else self.caller.name
         if self.channel.guest is not None:
             self.channel.guest.caller = caller
         site.turns.ask(self.channel.peer, partial(self._answer, answer), caller=caller)

@@ -1,13 +1,16 @@
-"""Chains of certificates as nobody has them."""
+"""Chains of certificates as nobody has them, and handshakes in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 
 from lxdsched.sandbox.certs import KeyPair
 
@@ -43,3 +46,28 @@ def certificates(
             builder = builder.add_extension(extension, critical=False)
         made.append(builder.sign(keys[min(number + 1, above)], hashes.SHA256()))
     return KeyPair(made[0], keys[0]), made[1:]
+
+
+def showing(method: int, pair: KeyPair | None, above: Sequence[x509.Certificate]) -> SSL.Context:
+    """Make the context of a side that shows a certificate, if any, and those above it."""
+    context = SSL.Context(method)
+    if pair is not None:
+        context.use_certificate(pair.certificate)
+        context.use_privatekey(pair.key)
+    for each in above:
+        context.add_extra_chain_cert(each)
+    return context
+
+
+def step(one: SSL.Connection, other: SSL.Connection) -> str:
+    """Go on with one side, and pass on what it says; return what it raised."""
+    raised = ""
+    try:
+        one.do_handshake()
+    except SSL.WantReadError:
+        pass
+    except Exception as error:
+        raised = str(error)
+    with suppress(SSL.WantReadError):
+        other.bio_write(one.bio_read(2**17))
+    return raised

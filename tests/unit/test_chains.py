@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from OpenSSL import SSL
 
 from lxdsched.chains import MOST_ABOVE, MOST_CONSTRAINTS, MOST_NAMES
 from lxdsched.tls import Authority, FirstUse, HostPolicy, Pinned, Trust
-from tests.unit.chained import certificates
+from tests.unit.chained import certificates, showing, step
 
 
 class Failing:
@@ -27,27 +26,16 @@ class Failing:
 def shake(trust: Trust, chain: Any) -> str:
     """Have a host show a chain; return why the handshake fails on our side, empty where it does not."""
     pair, above = chain
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.use_certificate(pair.certificate)
-    context.use_privatekey(pair.key)
-    for each in above:
-        context.add_extra_chain_cert(each)
-    host = SSL.Connection(context, None)
+    host = SSL.Connection(showing(SSL.TLS_SERVER_METHOD, pair, above), None)
     host.set_accept_state()
     around: Any = Failing()
     ours = HostPolicy(None, trust, "a0").clientConnectionForTLS(around)
     ours.set_connect_state()
     for _ in range(4):
         for one, other in ((ours, host), (host, ours)):
-            try:
-                one.do_handshake()
-            except SSL.WantReadError:
-                pass
-            except SSL.Error as error:
-                if one is ours:
-                    return str(error)
-            with suppress(SSL.WantReadError):
-                other.bio_write(one.bio_read(2**17))
+            raised = step(one, other)
+            if raised and one is ours:
+                return raised
     return "" if around.failure is None else str(around.failure.value)
 
 

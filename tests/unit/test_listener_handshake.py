@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -19,7 +18,7 @@ from lxdsched.listener.tls import Ask, ServerTls, TlsMaterial
 from lxdsched.sandbox.certs import KeyPair, make_authority, make_certificate
 from lxdsched.tls import Identity
 from tests.e2e.guarded import revocation_list
-from tests.unit.chained import certificates
+from tests.unit.chained import certificates, showing, step
 
 NOW = datetime.now(UTC)
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
@@ -53,33 +52,14 @@ class Handshake:
         server = ServerTls(material, known).serverConnectionForTLS(cast(Any, self.protocol))
         server.set_app_data(self.protocol)
         server.set_accept_state()
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context = showing(SSL.TLS_CLIENT_METHOD, pair, above)
         context.set_max_proto_version(version)
-        if pair is not None:
-            context.use_certificate(pair.certificate)
-            context.use_privatekey(pair.key)
-        for each in above:
-            context.add_extra_chain_cert(each)
         client = SSL.Connection(context, None)
         client.set_connect_state()
         self.server = self.client = ""
         for _ in range(4):
-            self.client = self.client or _step(client, server)
-            self.server = self.server or _step(server, client)
-
-
-def _step(one: SSL.Connection, other: SSL.Connection) -> str:
-    """Go on with one side, and pass on what it says; return what it raised."""
-    raised = ""
-    try:
-        one.do_handshake()
-    except SSL.WantReadError:
-        pass
-    except Exception as error:
-        raised = str(error)
-    with suppress(SSL.WantReadError):
-        other.bio_write(one.bio_read(65_536))
-    return raised
+            self.client = self.client or step(client, server)
+            self.server = self.server or step(server, client)
 
 
 def material(ask: Ask) -> TlsMaterial:

@@ -230,8 +230,9 @@ def test_who_is_known_does_not_wait_for_strangers() -> None:
     scene.flood(200)
     for _ in range(20):
         scene.ask("192.0.2.1", 3, caller="us")
-        scene.turn()
-        assert scene.answered[-3:].count("us") or scene.answered.count("us") == 3
+        while scene.answered.count("us") < 3:
+            scene.turn()
+        assert len(scene.answered) <= 5, "two strangers at most have come between"
         scene.answered.clear()
         scene.rest(MOST / EARNS)
 
@@ -276,10 +277,7 @@ def test_a_stranger_is_nobody_who_is_known_though_its_address_is_their_name() ->
     scene.ask("same", 10_000, caller="us")
     scene.ask("us", 10_000)
     share(scene, "us", 3000)
-    found = Counter[str]()
-    for name in scene.answered:
-        found[name] += 1
-    assert found["us"] > 0
+    assert "us" in scene.answered
     assert len({("us", known) for known in (True, False)} & scene.turns._peers._peers.keys()) == 2
 
 
