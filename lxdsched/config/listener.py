@@ -11,9 +11,6 @@ from lxdsched.config.guard import GuardFiles, TlsFiles
 from lxdsched.listener.settings import Listening
 from lxdsched.listener.tls import Ask
 
-_BACKLOG = 1024
-"""Connections that the system keeps until we take them."""
-
 
 class ListenerReader:
     """Reads what the settings say about the listener, and keeps every fault.
@@ -40,7 +37,7 @@ class ListenerReader:
         if values["endpoint"] is None:
             interface = str(values["interface"])
             kind = "tcp6" if ":" in interface else "tcp"
-            where = f"{kind}:{values['port']}:interface={quoteStringArgument(interface)}:backlog={_BACKLOG}"
+            where = f"{kind}:{values['port']}:interface={quoteStringArgument(interface)}"
         else:
             where = values["endpoint"]
             for name in ("port", "interface"):

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from math import ceil
 
-EARNS = 0.02
+EARNS = 0.05
 """Seconds of our time that a peer earns with each second in which it wants nothing."""
-MOST = 0.02
+MOST = 0.05
 """Seconds of our time that a peer can have earned, and that it can owe."""
 FIRST = 0.004
 """Seconds of our time that a new peer starts with: a handshake and a request."""

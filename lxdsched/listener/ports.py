@@ -13,6 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from lxdsched.listener.admission import Admission
+from lxdsched.listener.backlog import BACKLOG, take_all
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.reach import is_local, url
 from lxdsched.listener.tls import ServerTls
@@ -96,6 +97,9 @@ def _listen(reactor: Any, endpoint: str, factory: Any) -> IListeningPort:
     if isinstance(listening := getattr(found[0], "socket", None), socket.socket):
         # Of clients that do not take their answers, the system would keep megabytes each.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNTAKEN)
+        if not endpoint.startswith("systemd:") and "backlog=" not in endpoint:
+            listening.listen(BACKLOG)
+        take_all(found[0])
     return found[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,7 @@ class Honest:
         kept = connection.sock is not None
         try:
             return self.exchange(connection, "POST", "/schedule", BODY)
-        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError, http.client.RemoteDisconnected):
             if not kept:
                 raise
             # It has waited for too long between two requests: as every client does, this one connects again.

@@ -28,7 +28,7 @@ MEMORY = 96 * MIB
 """What the daemon may need more than at rest for all of them."""
 GROWTH = 12 * MIB
 """What it may keep of that from one attack to the next."""
-WORK = 0.15
+WORK = 0.4
 """Seconds of a CPU that the daemon may spend, on whomever, until the honest client is answered, mostly."""
 QUICK: dict[bool, dict[str, Any]] = {
     False: {"request_timeout": 2, "idle_timeout": 3},

@@ -156,7 +156,7 @@ async def test_what_a_look_at_the_size_finds_out_is_not_forgotten_by_the_next_li
 @pytest_twisted.ensureDeferred
 async def test_greetings_that_are_not_answered_do_not_pile_up(make_server: MakeServer, pair: KeyPair) -> None:
     server = await make_server()
-    async with running_fleet([settings(server, pair)], Patience(question=0.4)) as fleet:
+    async with running_fleet([settings(server, pair)], Patience(question=1.5)) as fleet:
         await fleet.views()
         server.fault = SlowListingNoGreeting()
         for _ in range(4):
@@ -172,4 +172,4 @@ class SlowListingNoGreeting(Fault):
 
     def strike(self, exchange: Exchange) -> None:
         if exchange.request.path == LISTING.encode():
-            exchange.later(0.3, exchange.proceed)
+            exchange.later(0.6, exchange.proceed)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lxdsched.limits import MOST_MEMORY
 from tests.fuzz import oracles
 
 MEMORY = 16 << 30
@@ -46,7 +47,7 @@ def memory(text: str) -> int:
     found = ceil(Fraction(MEMORY * number(text[:-1], 9), 100)) if text.endswith("%") else size(text)
     if not found:
         raise Unreadable
-    return found
+    return min(found, MOST_MEMORY)
 
 
 def cpu(text: str) -> int:

@@ -21,7 +21,7 @@ def test_the_servers_own_json_is_enough(entry: dict[str, Any], pair: KeyPair) ->
     assert (host.host, host.url) == ("https://192.0.2.1:8443", "https://192.0.2.1:8443")
     assert host.identity.fingerprint == pair.fingerprint
     assert host.trust is None
-    assert config.listening.endpoint == "tcp:8080:interface=127.0.0.1:backlog=1024"
+    assert config.listening.endpoint == "tcp:8080:interface=127.0.0.1"
     assert config.strategy == "least-allocated"
 
 
@@ -35,7 +35,7 @@ def test_an_option_wins_over_the_environment_and_that_over_the_file(tmp_path: Pa
         LXD_MULTI_SCHEDULER_PORT="2222",
         LXD_MULTI_SCHEDULER_INTERFACE="::",
     )
-    assert config.listening.endpoint == "tcp6:3333:interface=\\:\\::backlog=1024"
+    assert config.listening.endpoint == "tcp6:3333:interface=\\:\\:"
     assert config.strategy == "balanced"
 
 
