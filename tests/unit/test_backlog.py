@@ -7,16 +7,23 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import thread_time
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import pytest_twisted
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UnixPort
 
 from lxdsched.listener import backlog
-from lxdsched.listener.backlog import SLICE, take_all
+from lxdsched.listener.backlog import BACKLOG, SLICE, take_all
+from lxdsched.listener.crowd import Crowd
+from lxdsched.listener.ports import Door
+from lxdsched.listener.settings import Bounds
+from lxdsched.listener.turns import Turns
+from tests.support import the_reactor
 
 RESETS = struct.pack("ii", 1, 0)
 
@@ -29,7 +36,7 @@ class Guests(Factory):
     def __init__(self) -> None:
         self.came: list[Any] = []
 
-    def buildProtocol(self, addr: object) -> Protocol:  # type: ignore[override]  # noqa: N802
+    def buildProtocol(self, addr: object) -> Protocol:  # noqa: N802
         """Take note."""
         protocol = Protocol()
         self.came.append(protocol)
@@ -46,7 +53,7 @@ class Scene:
         if path is None:
             self.port: Any = Port(0, self.guests, 100, "127.0.0.1", Mock())
         else:
-            self.port = UnixPort(str(path), self.guests, reactor=Mock())
+            self.port = UnixPort(bytes(path), self.guests, reactor=Mock())
         self.port.startListening()
         take_all(self.port)
         stack.callback(self.port.socket.close)
@@ -149,3 +156,20 @@ def test_each_turn_takes_at_least_one(scene: Scene, slow: list[float]) -> None:
     for _ in range(3):
         scene.connect()
     assert [scene.turn() for _ in range(4)] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kept"), [("tcp:0:interface=127.0.0.1", BACKLOG), ("tcp:0:interface=127.0.0.1:backlog=7", 7)]
+)
+@pytest_twisted.ensureDeferred
+async def test_the_system_keeps_as_many_as_we_say_or_the_endpoint(endpoint: str, kept: int) -> None:
+    reactor: Any = the_reactor()
+    crowd, turns = Crowd(Bounds(), reactor.seconds), Turns(reactor, thread_time)
+    door = Door(reactor, endpoint, Guests(), crowd=crowd, turns=turns, tls=None)
+    door.open()
+    listening: socket.socket = door._port.socket  # type: ignore[union-attr]
+    try:
+        # Of a listening socket the system says here how many it keeps.
+        assert struct.unpack_from("I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28) == (kept,)
+    finally:
+        await door.close()
