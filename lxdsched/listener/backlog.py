@@ -12,9 +12,9 @@ from errno import EWOULDBLOCK
 from time import thread_time
 from typing import Any
 
-BACKLOG = 2048
+BACKLOG = 4096
 """Connections that the system keeps for us, unless the endpoint says how many."""
-SLICE = 0.002
+SLICE = 0.001
 """Seconds of our time that go into taking connections in a turn of the reactor. At least one is taken."""
 _ALL = 1_000_000
 
