@@ -98,11 +98,16 @@ class LineObserver:
 def observer(stream: Stream, level: str, form: str) -> ILogObserver:
     """Make the observer for a stream: events from `level` on, as `json`, `text`, or `auto` (text on a terminal)."""
     text = form == "text" or (form == "auto" and getattr(stream, "isatty", lambda: False)())
+    return filtered(LineObserver(stream, as_text if text else as_json), level)
+
+
+def filtered(observer: ILogObserver, level: str) -> ILogObserver:
+    """Let an observer have the events from `level` on, without what Twisted says of its own parts."""
     levels = LogLevelFilterPredicate(defaultLogLevel=_THRESHOLDS[level])
     # It says when each connection to a host begins and ends, which is nothing that happened to the fleet.
     levels.setLogLevelForNamespace("twisted.web.client._HTTP11ClientFactory", LogLevel.warn)
     quiet = [] if level == "DEBUG" else [_leave_out]
-    return FilteringLogObserver(LineObserver(stream, as_text if text else as_json), [levels, *quiet])
+    return FilteringLogObserver(observer, [levels, *quiet])
 
 
 @provider(ILogFilterPredicate)
@@ -117,9 +122,9 @@ def as_json(event: LogEvent) -> str:
     """Render an event as one JSON object, of bounded length."""
     line: dict[str, Any] = {
         "time": _time(event).isoformat().replace("+00:00", "Z"),
-        "level": _level(event),
+        "level": level(event),
         "msg": _message(event),
-        **_fields(event),
+        **fields(event),
     }
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
@@ -133,14 +138,18 @@ def as_text(event: LogEvent) -> str:
 
     What an event has as `log_aside` follows its message: in JSON there are fields for that.
     """
+    return f"{_time(event).astimezone():%H:%M:%S} {level(event):<5} {told(event)}"
+
+
+def told(event: LogEvent) -> str:
+    """Say for a person what happened: the message with its aside, and a traceback in further lines, indented."""
     aside = event.get("log_aside")
-    said = _message(event) + (_text(aside) if isinstance(aside, str) else "")
-    line = f"{_time(event).astimezone():%H:%M:%S} {_level(event):<5} {one_line(said)}"
+    said = one_line(_message(event) + (_text(aside) if isinstance(aside, str) else ""))
     failure = event.get("log_failure")
     if not isinstance(failure, Failure):
-        return line
+        return said
     traceback = _text(failure.getTraceback(), MOST_TRACEBACK).splitlines()
-    return "\n".join([line, *(f"  {one_line(each)}" for each in traceback)])
+    return "\n".join([said, *(f"  {one_line(each)}" for each in traceback)])
 
 
 def _time(event: LogEvent) -> datetime:
@@ -150,7 +159,8 @@ def _time(event: LogEvent) -> datetime:
         return datetime.fromtimestamp(0, UTC)
 
 
-def _level(event: LogEvent) -> str:
+def level(event: LogEvent) -> str:
+    """Say how bad it is: DEBUG, INFO, WARN or ERROR."""
     try:
         return _LEVELS.get(event.get("log_level", LogLevel.info), "INFO")
     except TypeError:  # no level can be a list
@@ -161,16 +171,16 @@ def _message(event: LogEvent) -> str:
     return _text(formatEvent(event) or _shown(event.get("log_text", "")), MOST_MESSAGE)
 
 
-def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
+def fields(event: Mapping[str, Any]) -> dict[str, Any]:
     """Choose the event's own fields, each of which becomes something that JSON can hold."""
-    fields: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in event.items():
         if not isinstance(key, str) or key.startswith("log_") or key in _FOREIGN:
             continue
-        if len(fields) == MOST_FIELDS:
+        if len(found) == MOST_FIELDS:
             break
-        fields[_text(key, MOST_KEY)] = _field(value)
-    return fields
+        found[_text(key, MOST_KEY)] = _field(value)
+    return found
 
 
 def _field(value: object) -> object:

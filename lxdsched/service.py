@@ -36,6 +36,8 @@ from lxdsched.names import Names
 from lxdsched.reception import Reception
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
+from lxdsched.systemd.manager import Manager
+from lxdsched.systemd.standing import Standing
 from lxdsched.tls import FirstUse, Trust
 from lxdsched.trust.directory import StoreError
 from lxdsched.trust.file import TrustFile
@@ -65,6 +67,7 @@ class Daemon(Service):
         *,
         observer: ILogObserver | None,
         keeper: Keeper | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -72,6 +75,7 @@ class Daemon(Service):
         self._reception = reception
         self._observer = observer
         self._keeper = keeper
+        self._standing = standing
 
     @property
     def port(self) -> int:
@@ -107,17 +111,24 @@ class Daemon(Service):
         self._remember()
         self._ledger.start()
         self._fleet.start()
+        if self._standing is not None:
+            self._standing.start()
         # What was made until now stays: the collector need not look at it again while requests wait.
         gc.collect()
         gc.freeze()
 
     def reload(self) -> None:
         """Read again what may change while the daemon runs; the log says how that went."""
-        self._reception.reload()
+        if self._standing is None:
+            self._reception.reload()
+        else:
+            self._standing.reload(self._reception.reload)
 
     def stopService(self) -> Deferred[None]:  # noqa: N802
         """Take no new connection, answer what is in flight, then leave the fleet."""
         super().stopService()
+        if self._standing is not None:
+            self._standing.stop()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -147,12 +158,14 @@ def build(
     strategies: Mapping[str, Strategy],
     reactor: Reactor,
     wall: Callable[[], float],
+    *,
     observer: ILogObserver | None = None,
+    manager: Manager | None = None,
 ) -> Daemon:
     """Put the daemon together.
 
     `strategies` are all there are, by name; `wall` tells the time of day in seconds since the epoch; `observer` is
-    where twistd shall log.
+    where twistd shall log; `manager` is who wants to know how the service stands.
     """
     random = SystemRandom()
     keeper = None
@@ -164,12 +177,16 @@ def build(
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
     expiry = Expiry((*config.certificates, *config.guard.certificates), reactor, wall)
     crowd, watchers = Crowd(config.bounds, reactor.seconds), Crowd(config.bounds, reactor.seconds)
+
+    def asked() -> bool:
+        return fleet.asked and ledger.settled
+
     metrics = Metrics(scheduler.snapshot, ledger, lambda: expiry.certificates, (crowd, watchers))
     api = Api(
         scheduler,
         ledger,
         metrics,
-        asked=lambda: fleet.asked and ledger.settled,
+        asked=asked,
         clock=reactor.seconds,
         wall=wall,
         certificates=lambda: expiry.certificates,
@@ -184,7 +201,12 @@ def build(
         reactor=reactor,
         wall=wall,
     )
-    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper)
+    standing = None
+    if manager is not None:
+        standing = Standing(
+            manager, reactor, asked=asked, snapshot=scheduler.snapshot, degraded=lambda: ledger.degraded
+        )
+    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper, standing=standing)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:

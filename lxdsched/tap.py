@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, cast
 
 from twisted.application.service import IService
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.logfile import LogFile
 
@@ -22,6 +22,8 @@ from lxdsched.coredumps import forbid_core_dumps
 from lxdsched.plugins import strategies
 from lxdsched.service import Reactor, build
 from lxdsched.spelling import counted
+from lxdsched.systemd import journal
+from lxdsched.systemd.manager import manager
 
 OPEN_FILES = 65_536
 """Files and sockets that the daemon may have open: one or two for each host and each client."""
@@ -83,11 +85,24 @@ def makeService(options: Options) -> IService:  # noqa: N802  # the name that tw
     if isinstance(stream, LogFile) and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
         # What twistd does with a log file of its own.
         signal.signal(signal.SIGUSR1, lambda *_: cast(Reactor, reactor).callFromThread(stream.rotate))
-    observer = None if stream is None else logs.observer(stream, config.log_level, config.log_format)
+    observer = None if stream is None else _observer(stream, config)
     wall = time.time  # noqa: TID251  # for the times that people see
-    daemon = build(config, options.strategies, cast(Reactor, reactor), wall, observer)
+    daemon = build(
+        config, options.strategies, cast(Reactor, reactor), wall, observer=observer, manager=manager(os.environ)
+    )
     signal.signal(signal.SIGHUP, lambda *_: cast(Reactor, reactor).callFromThread(daemon.reload))
     return daemon
+
+
+def _observer(stream: logs.Stream, config: Config) -> ILogObserver:
+    form = config.log_format
+    if form == "journal" or (form == "auto" and journal.is_journal(stream, os.environ)):
+        try:
+            return journal.observer(config.log_level)
+        except journal.JournalError as error:
+            if form == "journal":
+                raise SystemExit(f"lxdsched cannot start: {error}") from None
+    return logs.observer(stream, config.log_level, form)
 
 
 def _stop_once() -> None:

@@ -150,5 +150,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     Setting("stop_timeout", 10.0, seconds(0), "seconds that requests in flight have to finish when the daemon stops"),
     Setting("log_level", "INFO", choice(*LOG_LEVELS), "least level that is logged", "LXD_MULTI_LOG_LEVEL"),
-    Setting("log_format", "auto", choice("auto", "json", "text"), "auto is text on a terminal, JSON elsewhere"),
+    Setting(
+        "log_format",
+        "auto",
+        choice("auto", "json", "text", "journal"),
+        "auto is systemd's journal where it reads us, text on a terminal, JSON elsewhere",
+    ),
 )
