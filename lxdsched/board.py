@@ -35,6 +35,18 @@ class Board:
         self._views[view.host] = view
         self._changed[view.host] = None
 
+    def remove(self, host: str) -> None:
+        """Forget a host. What is claimed there is not forgotten, should it come back."""
+        if self._views.pop(host, None) is None:
+            return
+        self._changed.pop(host, None)
+        for name, ranking in list(self._rankings.items()):
+            try:
+                ranking.remove(host)
+            except ValueError:  # a strategy's keys that are in no order
+                del self._rankings[name]
+        self._stock(host, {})
+
     def touch(self, host: str) -> None:
         """Take note that something else is claimed on a host."""
         if host in self._views:

@@ -39,7 +39,7 @@ class Ranking:
 
     def put(self, view: View) -> None:
         """Take note of a host as it is now."""
-        self._remove(view.host)
+        self.remove(view.host)
         if not view.schedulable:
             return
         if self._lasting:
@@ -47,6 +47,14 @@ class Ranking:
             insort(self._order, (place, view), key=_first)
             self._places[view.host] = place
         self._views[view.host] = view
+
+    def remove(self, host: str) -> None:
+        """Forget a host, which need not be there."""
+        if self._views.pop(host, None) is not None and self._lasting:
+            at = bisect_left(self._order, self._places.pop(host), key=_first)
+            if at == len(self._order) or self._order[at][1].host != host:
+                raise ValueError(f"the keys of {self._strategy.name} are in no order")  # NaN is neither less nor more
+            del self._order[at]
 
     def best(self, demand: Demand, fits: Fits, most: int) -> list[View]:
         """Find the hosts that fit and stand best, `most` of them at the most, best first."""
@@ -76,13 +84,6 @@ class Ranking:
 
     def _place(self, view: View, demand: Demand) -> Place:
         return (view.state is State.STALE, self._strategy.key(view, demand), self._random.random(), next(self._serial))
-
-    def _remove(self, host: str) -> None:
-        if self._views.pop(host, None) is not None and self._lasting:
-            at = bisect_left(self._order, self._places.pop(host), key=_first)
-            if at == len(self._order) or self._order[at][1].host != host:
-                raise ValueError(f"the keys of {self._strategy.name} are in no order")  # NaN is neither less nor more
-            del self._order[at]
 
 
 def _first(entry: tuple[Place, View]) -> Place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from time import thread_time
 
@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from lxdsched.access import Clients, Shown, Stranger
-from lxdsched.certificates import Expiry
+from lxdsched.certificates import Expiry, OurCertificate
 from lxdsched.config import Config, Guard
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.ports import Door
@@ -49,7 +49,8 @@ class Reception:
         wall: Callable[[], float],
     ) -> None:
         listening, guard = config.listening, config.guard
-        self._config = config
+        self._ours: Sequence[OurCertificate] = config.certificates
+        self._guards: Sequence[OurCertificate] = guard.certificates
         self._expiry = expiry
         self._wall = wall
         self._gate = Gate(guard.clients, wall, HEALTH | METRICS if listening.metrics_open else HEALTH)
@@ -106,6 +107,11 @@ class Reception:
         """Read again who may come in, and how."""
         self._reload.now()
 
+    def renew(self, certificates: Sequence[OurCertificate]) -> None:
+        """Take note of which certificates of ours are in use beside those of the doors."""
+        self._ours = certificates
+        self._expire()
+
     async def stop(self, seconds: float) -> None:
         """Let nobody in any more, and answer what is in flight, for some seconds at most."""
         self._reload.stop()
@@ -118,7 +124,11 @@ class Reception:
         self._gate.clients = guard.clients
         if self._tls is not None and guard.tls is not None and self._tls.take(guard.tls):
             self._site.renew()
-        self._expiry.certificates = (*self._config.certificates, *guard.certificates)
+        self._guards = guard.certificates
+        self._expire()
+
+    def _expire(self) -> None:
+        self._expiry.certificates = (*self._ours, *self._guards)
 
     def _known(self, shown: Shown) -> bool:
         clients = self._gate.clients or Clients()

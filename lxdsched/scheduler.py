@@ -20,8 +20,8 @@ MOST_ALTERNATES = 5
 class Fleet(Protocol):
     """Where views of hosts come from."""
 
-    def watch(self, show: Callable[[View], None]) -> None:
-        """Have `show` called with every host's view now, and with each that changes from then on."""
+    def watch(self, show: Callable[[View], None], gone: Callable[[str], None]) -> None:
+        """Have `show` called with every host's view now and each that changes from then on, `gone` when a host goes."""
 
     async def refresh(self, targets: Collection[str] | None = None) -> None:
         """Bring the views of these hosts up to date; None means all."""
@@ -51,7 +51,7 @@ class Scheduler:
         self._board = Board(ledger.claims, random)
         self._shown: dict[str, View] = {}
         ledger.watch(self._board.touch)
-        fleet.watch(self._show)
+        fleet.watch(self._show, self._forget)
 
     @property
     def strategies(self) -> Sequence[str]:
@@ -99,6 +99,10 @@ class Scheduler:
             members = None if before is None or before.observed_at is None else before.allocation.members
             self._ledger.sight(view.host, view.allocation.members, members, view.asked_at)
         self._board.show(view)
+
+    def _forget(self, host: str) -> None:
+        self._shown.pop(host, None)
+        self._board.remove(host)
 
     def _refusal(self, demand: Demand) -> Refusal:
         return refuse(self._board.views(demand.targets), demand)

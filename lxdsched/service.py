@@ -34,6 +34,7 @@ from lxdsched.listener.ports import ListenError
 from lxdsched.metrics import Metrics
 from lxdsched.names import Names
 from lxdsched.reception import Reception
+from lxdsched.reload import HostsReload
 from lxdsched.scheduler import Scheduler
 from lxdsched.strategies import Strategy
 from lxdsched.systemd.manager import Manager
@@ -67,6 +68,7 @@ class Daemon(Service):
         *,
         observer: ILogObserver | None,
         keeper: Keeper | None = None,
+        hosts: HostsReload,
         standing: Standing | None = None,
     ) -> None:
         self._config = config
@@ -76,6 +78,7 @@ class Daemon(Service):
         self._observer = observer
         self._keeper = keeper
         self._standing = standing
+        self._hosts = hosts
 
     @property
     def port(self) -> int:
@@ -120,9 +123,9 @@ class Daemon(Service):
     def reload(self) -> None:
         """Read again what may change while the daemon runs; the log says how that went."""
         if self._standing is None:
-            self._reception.reload()
+            self._read_again()
         else:
-            self._standing.reload(self._reception.reload)
+            self._standing.reload(self._read_again)
 
     def stopService(self) -> Deferred[None]:  # noqa: N802
         """Take no new connection, answer what is in flight, then leave the fleet."""
@@ -130,6 +133,10 @@ class Daemon(Service):
         if self._standing is not None:
             self._standing.stop()
         return Deferred.fromCoroutine(self._stop())
+
+    def _read_again(self) -> None:
+        self._reception.reload()
+        self._hosts.now()
 
     async def _stop(self) -> None:
         await self._reception.stop(self._config.stop_timeout)
@@ -171,7 +178,8 @@ def build(
     keeper = None
     if config.state_directory is not None:
         keeper = Keeper(TrustFile(config.state_directory), reactor, reactor.callFromThread, wall)
-    fleet = build_fleet(config.hosts, config.patience, config.counting, reactor, random, keeper=keeper)
+    make = HostMaker(config.patience, config.counting, reactor, random, keeper=keeper)
+    fleet = Fleet(map(make, config.hosts), reactor, config.patience.question)
     allowed = {name: strategies[name] for name in config.allow_strategies}
     ledger = build_ledger(config, reactor, random)
     scheduler = Scheduler(fleet, ledger, strategies[config.strategy], allowed, random)
@@ -206,7 +214,8 @@ def build(
         standing = Standing(
             manager, reactor, asked=asked, snapshot=scheduler.snapshot, degraded=lambda: ledger.degraded
         )
-    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper, standing=standing)
+    hosts = HostsReload(config, fleet, make, reception.renew)
+    return Daemon(config, fleet, ledger, reception, observer=observer, keeper=keeper, hosts=hosts, standing=standing)
 
 
 def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
@@ -226,6 +235,53 @@ def build_ledger(config: Config, reactor: Reactor, random: Random) -> Ledger:
     )
 
 
+class HostMaker:
+    """Makes the hosts of a fleet, each with a client and a trust of its own. `keeper` remembers those met before."""
+
+    def __init__(
+        self,
+        patience: Patience,
+        counting: Counting,
+        reactor: Reactor,
+        random: Random,
+        *,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self._patience = patience
+        self._counting = counting
+        self._reactor = reactor
+        self._random = random
+        self._keeper = keeper
+        self._contacts = Contacts(reactor)
+        self._names = Names(reactor.callFromThread)
+        self._first_uses: dict[str, Trust] = {}  # for as long as we run: of a host that changes too
+
+    def __call__(self, settings: HostSettings) -> Host:
+        """Make a host."""
+        trust = settings.trust or self._first_use(settings)
+        client = HostClient(self._reactor, self._names, settings, trust, self._patience)
+        made = Host(
+            settings,
+            client,
+            self._reactor,
+            patience=self._patience,
+            counting=self._counting,
+            contacts=self._contacts,
+            random=self._random,
+        )
+        if settings.trust is None and self._keeper is not None:
+            self._keeper.watch(settings.url, made.reconsider)
+        return made
+
+    def _first_use(self, settings: HostSettings) -> Trust:
+        if self._keeper is not None:
+            return RememberedUse(self._keeper, settings.host, settings.url)
+        known = self._first_uses.get(settings.url)
+        if known is None:
+            known = self._first_uses[settings.url] = FirstUse(partial(_advise, settings.host))
+        return known
+
+
 def build_fleet(
     hosts: Iterable[HostSettings],
     patience: Patience,
@@ -235,23 +291,9 @@ def build_fleet(
     *,
     keeper: Keeper | None = None,
 ) -> Fleet:
-    """Put a fleet together, each host with a client and a trust of its own. `keeper` remembers those met before."""
-    contacts = Contacts(reactor)
-    names = Names(reactor.callFromThread)
-
-    def host(settings: HostSettings) -> Host:
-        client = HostClient(reactor, names, settings, settings.trust or first_use(settings), patience)
-        made = Host(settings, client, reactor, patience=patience, counting=counting, contacts=contacts, random=random)
-        if settings.trust is None and keeper is not None:
-            keeper.watch(settings.url, made.reconsider)
-        return made
-
-    def first_use(settings: HostSettings) -> Trust:
-        if keeper is None:
-            return FirstUse(partial(_advise, settings.host))
-        return RememberedUse(keeper, settings.host, settings.url)
-
-    return Fleet(map(host, hosts), reactor, patience.question)
+    """Put a fleet together."""
+    make = HostMaker(patience, counting, reactor, random, keeper=keeper)
+    return Fleet(map(make, hosts), reactor, patience.question)
 
 
 def _advise(host: str, fingerprint: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Protocol
@@ -78,11 +78,12 @@ class IdentityError(ValueError):
 class Identity:
     """A certificate of ours with its key. `fingerprint` is the SHA-256 of the certificate's DER, in hex.
 
-    `chain` are the authorities between it and one that the other side knows, the one that issued it first.
+    `chain` are the authorities between it and one that the other side knows, the one that issued it first. Two with the
+    same certificates are equal: there is one key to a certificate.
     """
 
     certificate: x509.Certificate
-    key: CertificateIssuerPrivateKeyTypes
+    key: CertificateIssuerPrivateKeyTypes = field(compare=False)
     chain: tuple[x509.Certificate, ...] = ()
 
     @property

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lxdsched.certificates import OurCertificate, Register
+from lxdsched.certificates import Register
 from lxdsched.config.files import CREDENTIALS_VARIABLE, MOST_PATH, Files
 from lxdsched.config.guard import Guard, GuardFiles
 from lxdsched.config.hosts import Defaults, HostReader
@@ -19,10 +18,10 @@ from lxdsched.config.redis import ADDR_VARIABLE, RedisReader, has_password
 from lxdsched.config.settings import PREFIX, SETTINGS, Setting
 from lxdsched.config.state import state_directory, unremembered
 from lxdsched.config.values import Fault
+from lxdsched.config.whole import Config, Sources
 from lxdsched.fleet.settings import Counting, HostSettings, Patience
-from lxdsched.ledger.settings import RedisSettings
 from lxdsched.limits import Unlimited
-from lxdsched.listener.settings import Bounds, Listening
+from lxdsched.listener.settings import Bounds
 from lxdsched.quoting import MOST_QUOTED, cut, one_line, quoted
 from lxdsched.smallfiles import read_toml
 from lxdsched.spelling import meant
@@ -30,6 +29,11 @@ from lxdsched.spelling import meant
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 """The environment variable that names the file."""
 
+
+_OF_HOSTS = frozenset(
+    {"hosts", "client_cert", "client_key", "over_commit_percent", "reserve_memory", "allow_exposed_keys"}
+)
+"""Settings that are about hosts alone, or about how files are read."""
 
 MOST_FAULTS = 100
 """Faults that are shown."""
@@ -53,49 +57,6 @@ class ConfigError(Exception):
         if len(faults) > MOST_FAULTS:
             self.faults.append(f"and {len(faults) - MOST_FAULTS} more")
         super().__init__("\n".join(self.faults))
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where settings come from. `options` are those given, without dashes; `file` is the TOML file's path.
-
-    `user` is the number of the user as whom the daemon will run, where that is not who reads the configuration.
-    """
-
-    options: Mapping[str, str] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    file: str | None = None
-    user: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A whole and valid configuration. Durations are in seconds; `warnings` are for the log, once it runs.
-
-    `certificates` are those of its files whose ends matter, but for those of `guard`, which `reread` reads again from
-    `reread_files`, with a ConfigError when it cannot be used. Without `redis` this scheduler is the only one.
-    `on_ledger_failure` is `answer` or `refuse`. Without `state_directory` nothing is remembered across restarts.
-    """
-
-    hosts: tuple[HostSettings, ...]
-    strategy: str
-    allow_strategies: tuple[str, ...]
-    patience: Patience
-    counting: Counting
-    listening: Listening
-    bounds: Bounds
-    reservation_ttl: float
-    stop_timeout: float
-    log_level: str
-    log_format: str
-    redis: RedisSettings | None = None
-    on_ledger_failure: str = "answer"
-    guard: Guard = field(default_factory=Guard)
-    reread: Callable[[], Guard] = Guard
-    reread_files: tuple[Path, ...] = ()
-    state_directory: str | None = None
-    warnings: tuple[str, ...] = ()
-    certificates: tuple[OurCertificate, ...] = ()
 
 
 def load(sources: Sources, strategies: Collection[str]) -> Config:
@@ -158,6 +119,8 @@ class _Loader:
             raise ConfigError(self._faults, warnings)
         return Config(
             hosts=hosts,
+            again=partial(load, self._sources, self._strategies),
+            fixed={name: value for name, value in values.items() if name not in _OF_HOSTS},
             strategy=values["strategy"],
             allow_strategies=values["allow_strategies"],
             patience=Patience(

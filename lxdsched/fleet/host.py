@@ -152,10 +152,11 @@ class Host:
 
     def reconsider(self) -> None:
         """Meet the host anew: another certificate than before is trusted now, or none."""
+        if self._stopped:
+            return
         self._log.info("host {host} is asked again, since what it is known by has changed", host=self.settings.host)
         self._client.distrust()
-        if not self._stopped:
-            self._turns.rest_anew(self._random.uniform(0, SOON))
+        self._turns.rest_anew(self._random.uniform(0, SOON))
 
     async def _until(self, event: int) -> None:
         if not self.live:

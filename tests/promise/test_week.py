@@ -54,7 +54,7 @@ class World:
         self.running: dict[str, dict[str, Instance]] = {f"node-{number}": {} for number in range(HOSTS)}
         self.frozen: dict[str, dict[str, Instance]] = {host: {} for host in self.running}
 
-    def watch(self, show: Callable[[View], None]) -> None:
+    def watch(self, show: Callable[[View], None], gone: Callable[[str], None]) -> None:
         self._show = show
         for host in self.running:
             self.tell(host)

@@ -114,7 +114,7 @@ class SimulatedFleet:
         self._views = {name: View(name, State.UNREACHABLE, "it has not been asked yet") for name in self.hosts}
         self._show: Callable[[View], None] = lambda _view: None
 
-    def watch(self, show: Callable[[View], None]) -> None:
+    def watch(self, show: Callable[[View], None], gone: Callable[[str], None]) -> None:
         self._show = show
         for view in self._views.values():
             show(view)

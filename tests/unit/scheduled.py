@@ -28,7 +28,7 @@ class Shown:
         self.refreshed: list[Collection[str] | None] = []
         self.refreshing: Callable[[], Deferred[None] | None] = lambda: None
 
-    def watch(self, show: Callable[[View], None]) -> None:
+    def watch(self, show: Callable[[View], None], gone: Callable[[str], None]) -> None:
         self.show = show
         for view in self._views:
             show(view)

@@ -282,3 +282,19 @@ def test_the_best_is_found_in_the_views_as_they_are_shown() -> None:
     found: Sequence[View] = boarded.board.best(demand(), LEAST, 9)
     assert [view is boarded.view(view.host) for view in found] == [True, True]
     assert found[0].allocation == Allocation(Resources(2000, 3 * GIB), counted=1)
+
+
+def test_a_host_that_is_removed_is_neither_found_nor_shown_and_may_come_back() -> None:
+    boarded = Boarded(stocked(host("a"), {UBUNTU: 1}), host("b"))
+    assert boarded.best(demand(pool=UBUNTU)) == ["a", "b"]
+    boarded.claim("a", 1)
+    boarded.board.remove("a")
+    boarded.board.remove("nobody")
+    boarded.claim("a", 2)
+    assert boarded.best(demand(pool=UBUNTU)) == ["b"]
+    assert boarded.best() == ["b"]
+    assert [view.host for view in boarded.board.views()] == ["b"]
+    assert boarded.board.view("a") is None
+    boarded.board.show(host("a"))
+    assert boarded.best(strategy=MOST) == ["a", "b"]
+    assert boarded.view("a").reserved == Resources(2000, 0)
