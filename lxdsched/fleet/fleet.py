@@ -106,7 +106,7 @@ class Fleet:
             self._show(host.view)
 
     def _comes_in(self, name: str, host: Host) -> bool:
-        if self._coming.get(name) is not host or not host.asked:
+        if self._coming.get(name) is not host:
             return False
         del self._coming[name]
         if (before := self._hosts.get(name)) is not None:

@@ -140,3 +140,13 @@ async def test_what_was_trusted_at_first_is_trusted_still_when_the_host_changes(
         await eventually(lambda: "its certificate has changed" in (fleet.snapshot()[0].reason or ""))
     finally:
         await fleet.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_kept_of_a_host_that_goes_before_it_was_asked(make_server: MakeServer, pair: KeyPair) -> None:
+    server = await make_server()
+    async with running_fleet([settings(server, pair)]) as fleet:
+        fleet.change([], [server.url])
+        assert fleet._unsettled == {}
+        assert await fleet.views() == []
+        assert fleet.asked

@@ -291,6 +291,7 @@ def test_a_host_that_is_removed_is_neither_found_nor_shown_and_may_come_back() -
     boarded.board.remove("a")
     boarded.board.remove("nobody")
     boarded.claim("a", 2)
+    assert boarded.board._pools == {}
     assert boarded.best(demand(pool=UBUNTU)) == ["b"]
     assert boarded.best() == ["b"]
     assert [view.host for view in boarded.board.views()] == ["b"]
