@@ -23,16 +23,16 @@ class Heard:
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self.socket.close()
 
-    def datagrams(self, within: float = 0.0) -> list[bytes]:
-        """Return those that have come; wait for the first one for some seconds."""
-        found: list[bytes] = []
-        while select.select([self.socket], [], [], 0 if found else within)[0]:
-            found.append(self.socket.recv(1 << 20))
-        return found
+    def next(self, within: float) -> dict[str, str] | None:
+        """Return what the next one assigns, None where none comes within some seconds."""
+        return assigned(self.socket.recv(1 << 20)) if select.select([self.socket], [], [], within)[0] else None
 
-    def told(self, within: float = 0.0) -> list[dict[str, str]]:
-        """Return what they assign."""
-        return [assigned(each) for each in self.datagrams(within)]
+    def told(self) -> list[dict[str, str]]:
+        """Return what those assign that have come."""
+        found = []
+        while (told := self.next(0)) is not None:
+            found.append(told)
+        return found
 
 
 def assigned(datagram: bytes) -> dict[str, str]:

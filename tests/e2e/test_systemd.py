@@ -18,7 +18,7 @@ def until(heard: Heard, enough: Callable[[dict[str, str]], bool]) -> list[dict[s
     found: list[dict[str, str]] = []
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        for told in heard.told(within=1):
+        if (told := heard.next(within=1)) is not None:
             found.append(told)
             if enough(told):
                 return found
