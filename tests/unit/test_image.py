@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "docker.md"
 HIGH_AVAILABILITY = ROOT / "docs" / "high-availability.md"
 
 
-def compose_environment() -> dict[str, str]:
+def compose_environment() -> dict[str, Any]:
     """Return what compose.yaml sets for a replica, as it is written."""
     (block,) = re.findall(r"^  environment:\n((?:    .*\n)+)", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
     return dict(re.findall(r"^    (\w+): (.*)$", block, re.MULTILINE))
@@ -40,7 +40,7 @@ def test_what_compose_sets_is_a_good_configuration(entry: dict[str, Any], tmp_pa
     environment = compose_environment()
     assert environment.pop("LXD_MULTI_HOSTS").startswith("${LXD_MULTI_HOSTS:?")
     assert environment.pop("LXD_MULTI_OVER_COMMIT_PERCENT") == "${LXD_MULTI_OVER_COMMIT_PERCENT:-100}"
-    replaced = {
+    replaced: dict[str, Any] = {
         "LXD_MULTI_SCHEDULER_CLIENT_CERT": entry["client_cert"],
         "LXD_MULTI_SCHEDULER_CLIENT_KEY": entry["client_key"],
         "LXD_MULTI_SCHEDULER_STATE_DIRECTORY": str(tmp_path / "state"),
@@ -48,8 +48,7 @@ def test_what_compose_sets_is_a_good_configuration(entry: dict[str, Any], tmp_pa
     assert {f"/run/secrets/client.{each}" for each in ("crt", "key")} == {
         environment[name] for name in replaced if "CLIENT" in name
     }
-    settings: dict[str, Any] = environment | replaced
-    config = configure([{"host": entry["host"]}], **settings)
+    config = configure([{"host": entry["host"]}], **environment | replaced)
     assert config.redis is not None
     assert config.bounds.rate_per_peer == 0
 
@@ -60,7 +59,7 @@ def test_an_interface_that_is_set_to_nothing_makes_room_for_an_endpoint(entry: d
         configure([entry], LXD_MULTI_SCHEDULER_INTERFACE=interface).listening.endpoint
         == f"tcp:8080:interface={interface}"
     )
-    both = {"LXD_MULTI_SCHEDULER_INTERFACE": "", "LXD_MULTI_SCHEDULER_ENDPOINT": "unix:/run/x"}
+    both: dict[str, Any] = {"LXD_MULTI_SCHEDULER_INTERFACE": "", "LXD_MULTI_SCHEDULER_ENDPOINT": "unix:/run/x"}
     assert configure([entry], **both).listening.endpoint.startswith("unix:/run/x")
 
 
