@@ -102,3 +102,10 @@ def test_it_is_not_asked_at_the_main_door_where_there_is_another(
     settings = {f"{PREFIX}METRICS_ENDPOINT": f"unix:{tmp_path / 'socket'}"}
     assert main([], settings) == 1
     assert f"unix:{tmp_path / 'socket'}/healthz" in capsys.readouterr().err
+
+
+def test_not_every_failed_handshake_is_that_of_who_requires_a_certificate(capsys: pytest.CaptureFixture[str]) -> None:
+    required = {f"{PREFIX}TLS_CERT": "server.crt", f"{PREFIX}TLS_CLIENT_AUTH": "required"}
+    with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as environment:
+        assert main([], environment | required) == 1
+    assert capsys.readouterr().err.startswith("lxdsched health: https://127.0.0.1:")
