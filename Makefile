@@ -86,7 +86,7 @@ audit:  ## Ask PyPI for known vulnerabilities of what is locked
 image:  ## Build the image lxdsched with Docker
 	@docker build --tag lxdsched .
 
-image-test:  ## Build the image without a registry, and try it and compose.yaml (as root, on Debian 12; three minutes)
+image-test:  ## Build the image without a registry, and try it and compose.yaml (as root, on Debian 12; five minutes)
 	@scripts/image-test
 
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
