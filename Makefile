@@ -16,10 +16,10 @@ DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client nginx-light openssl python3 python3-venv \
 	redis-sentinel redis-server
 
-.PHONY: help install run test check fuzz deps lock audit changelog clean
+.PHONY: help install run test check fuzz deps lock audit image image-test changelog clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv with the locked dependencies and this checkout
 
@@ -82,6 +82,12 @@ lock:  ## Write the lock files anew; `make lock LOCK=--upgrade` takes the newest
 
 audit:  ## Ask PyPI for known vulnerabilities of what is locked
 	@scripts/audit
+
+image:  ## Build the image lxdsched with Docker
+	@docker build --tag lxdsched .
+
+image-test:  ## Build the image without a registry, and try it and compose.yaml (as root, on Debian 12; five minutes)
+	@scripts/image-test
 
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
 	@$(BIN)/towncrier build --draft

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     check = commands.add_parser("check", help="read the configuration and say what is wrong with it")
     check.add_argument("--config", "-c", metavar="FILE", help="the TOML file")
+    commands.add_parser("health", help="ask the daemon of this configuration whether it is well")
     commands.add_parser("key", help="make, list and revoke the keys of clients")
     commands.add_parser("sandbox", help="start a simulated LXD fleet to try the daemon on")
     commands.add_parser("trust", help="show, accept or forget the certificates of hosts that are trusted on first use")
@@ -38,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lxdsched.access.command import main as key
 
         return key(arguments[1:], _clients_file, _unfit, secure=_secure)
+    if arguments[:1] == ["health"]:
+        from lxdsched.health_command import main as health  # nor is this
+
+        return health(arguments[1:])
     if arguments[:1] == ["trust"]:
         from lxdsched.trust_command import main as trust  # nor is this
 
