@@ -17,9 +17,10 @@ PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-cli
 	redis-sentinel redis-server
 
 .PHONY: help install run test check fuzz deps lock audit changelog clean
+.PHONY: dist wheel-test
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv with the locked dependencies and this checkout
 
@@ -85,6 +86,12 @@ audit:  ## Ask PyPI for known vulnerabilities of what is locked
 
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
 	@$(BIN)/towncrier build --draft
+
+dist: $(INSTALLED)  ## Build the wheel and the sdist into dist/
+	@scripts/dist
+
+wheel-test: $(INSTALLED)  ## Install the wheel into an empty environment, with its dependencies from the index, and ask the daemon
+	@scripts/wheel-test
 
 clean:  ## Remove what was installed and built
 	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
