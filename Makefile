@@ -17,7 +17,7 @@ PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-cli
 	redis-sentinel redis-server
 
 .PHONY: help install run test check fuzz deps lock audit changelog clean
-.PHONY: dist wheel-test
+.PHONY: dist wheel-test release
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ dist: $(INSTALLED)  ## Build the wheel and the sdist into dist/
 
 wheel-test: $(INSTALLED)  ## Install the wheel into an empty environment, with its dependencies from the index, and ask the daemon
 	@scripts/wheel-test
+
+release: check  ## Make a release, all but its upload: make release VERSION=1.2.3
+	@scripts/release $(VERSION)
 
 clean:  ## Remove what was installed and built
 	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
