@@ -17,6 +17,7 @@ PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-cli
 	redis-sentinel redis-server
 
 .PHONY: help install run test check fuzz deps lock audit image image-test changelog clean
+.PHONY: dist wheel-test release
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,6 +92,15 @@ image-test:  ## Build the image without a registry, and try it and compose.yaml 
 
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
 	@$(BIN)/towncrier build --draft
+
+dist: $(INSTALLED)  ## Build the wheel and the sdist into dist/
+	@scripts/dist
+
+wheel-test: $(INSTALLED)  ## Install the wheel into an empty environment, with its dependencies from the index, and ask the daemon
+	@scripts/wheel-test
+
+release: check  ## Make a release, all but its upload: make release VERSION=1.2.3
+	@scripts/release $(VERSION)
 
 clean:  ## Remove what was installed and built
 	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

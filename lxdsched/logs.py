@@ -39,8 +39,13 @@ _THRESHOLDS = {"DEBUG": LogLevel.debug, "INFO": LogLevel.info, "WARN": LogLevel.
 # What Twisted adds to every event, beside its `log_*` keys: not ours, and not for the line.
 _FOREIGN = frozenset({"isError", "failure", "why", "message", "time", "system", "format", "level", "msg", "log_io"})
 
-_CHATTER = re.compile(r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main loop terminated\.")
-"""What Twisted says of its own parts; we say in our words where we listen, and that we stop."""
+_CHATTER = re.compile(
+    r"\S+ starting on |\(.* Closed\)\Z|reactor class: |Main loop terminated\.|Unable to write to plugin cache "
+)
+"""What Twisted says of its own parts; we say in our words where we listen, and that we stop.
+
+A daemon that may not write where it is installed, as is right, looks through the plugins without a cache, and works.
+"""
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 

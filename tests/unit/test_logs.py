@@ -134,6 +134,7 @@ def test_what_fields_say_in_json_follows_the_message_for_a_person() -> None:
         ("(TCP Port 8080 Closed)", False),
         ("reactor class: x.y.", False),
         ("Main loop terminated.", False),
+        ("Unable to write to plugin cache /usr/lib/x/dropin.cache: error number 13", False),
         ("Received SIGTERM, shutting down.", True),
     ],
 )
