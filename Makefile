@@ -16,10 +16,10 @@ DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client nginx-light openssl python3 python3-venv \
 	redis-sentinel redis-server
 
-.PHONY: help install run test check fuzz deps lock audit changelog clean
+.PHONY: help install run test check fuzz deps lock audit changelog deb deb-deps system-test clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv with the locked dependencies and this checkout
 
@@ -85,6 +85,15 @@ audit:  ## Ask PyPI for known vulnerabilities of what is locked
 
 changelog: $(INSTALLED)  ## Show what the next release's part of CHANGELOG.md will say
 	@$(BIN)/towncrier build --draft
+
+deb-deps:  ## Install what the next two want of Debian 12 (as root, or by sudo)
+	@scripts/apt debhelper dpkg-dev fakeroot lintian lxd lxd-client man-db mmdebstrap python3 python3-venv systemd
+
+deb:  ## Build the Debian package, dist/lxdsched_VERSION_amd64.deb
+	@scripts/deb
+
+system-test: $(INSTALLED)  ## Test the Debian package in a Debian 12 with systemd, on a real LXD (as root; some minutes)
+	@scripts/system-test
 
 clean:  ## Remove what was installed and built
 	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache
