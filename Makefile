@@ -16,11 +16,11 @@ DAEMON := $(BIN)/twistd --nodaemon --pidfile= lxdsched
 PACKAGES := busybox-static ca-certificates curl git haproxy iproute2 lxd lxd-client nginx-light openssl python3 python3-venv \
 	redis-sentinel redis-server
 
-.PHONY: help install run test check fuzz deps lock audit image image-test changelog clean
-.PHONY: dist wheel-test release
+.PHONY: help install run test check fuzz deps lock audit changelog clean
+.PHONY: image image-test dist wheel-test release deb deb-deps system-test
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## Make .venv with the locked dependencies and this checkout
 
@@ -101,6 +101,15 @@ wheel-test: $(INSTALLED)  ## Install the wheel into an empty environment, with i
 
 release: check  ## Make a release, all but its upload: make release VERSION=1.2.3
 	@scripts/release $(VERSION)
+
+deb-deps:  ## Install what the next two want of Debian 12 (as root, or by sudo)
+	@scripts/apt debhelper dpkg-dev fakeroot lintian lxd lxd-client man-db mmdebstrap python3 python3-venv systemd
+
+deb:  ## Build the Debian package, dist/lxdsched_VERSION_amd64.deb
+	@scripts/deb
+
+system-test: $(INSTALLED)  ## Test the Debian package in a Debian 12 with systemd, on a real LXD (as root; some minutes)
+	@scripts/system-test
 
 clean:  ## Remove what was installed and built
 	@rm -rf $(VENV) .incus build dist .fuzz .hypothesis .mypy_cache .ruff_cache .import_linter_cache .pytest_cache

@@ -28,6 +28,9 @@ from lxdsched.systemd.manager import manager
 OPEN_FILES = 65_536
 """Files and sockets that the daemon may have open: one or two for each host and each client."""
 
+FAULTY = os.EX_CONFIG
+"""The exit status where the configuration has faults: what starts daemons need not try again."""
+
 
 class Options(usage.Options):
     """The options of `twistd lxdsched`: one for every setting, each stronger than its environment variable."""
@@ -55,7 +58,7 @@ class Options(usage.Options):
         sys.exit(0)
 
     def postOptions(self) -> None:  # noqa: N802
-        """Read the whole configuration. SystemExit, with every fault on standard error, when it cannot be used."""
+        """Read the whole configuration. SystemExit(78) when it cannot be used, with every fault on standard error."""
         forbid_core_dumps()
         given = {name: value for name, value in self.items() if isinstance(value, str) and name != "config"}
         user = None if self.parent is None else self.parent.get("uid")
@@ -64,11 +67,9 @@ class Options(usage.Options):
             self.config = load(Sources(given, os.environ, self["config"], user), self.strategies)
         except ConfigError as error:
             lines = [*error.faults, *(f"warning: {warning}" for warning in error.warnings)]
-            raise SystemExit(
-                "\n  ".join(
-                    [f"lxdsched cannot start, its configuration has {counted(len(error.faults), 'fault')}:", *lines]
-                )
-            ) from None
+            first = f"lxdsched cannot start, its configuration has {counted(len(error.faults), 'fault')}:"
+            print("\n  ".join([first, *lines]), file=sys.stderr)
+            raise SystemExit(FAULTY) from None
 
 
 def makeService(options: Options) -> IService:  # noqa: N802  # the name that twistd looks for

@@ -12,10 +12,14 @@ from errno import EWOULDBLOCK
 from time import thread_time
 from typing import Any
 
+from twisted.python.failure import Failure
+
 BACKLOG = 4096
 """Connections that the system keeps for us, unless the endpoint says how many."""
 SLICE = 0.001
 """Seconds of our time that go into taking connections in a turn of the reactor. At least one is taken."""
+LAST = 0.1
+"""Seconds of our time that go into taking connections before we listen no more."""
 _ALL = 1_000_000
 
 
@@ -25,10 +29,12 @@ class _Backlog(socket.socket):
     def __init__(self, listening: socket.socket) -> None:
         super().__init__(fileno=listening.detach())
         self.setblocking(False)
+        self._slice = SLICE
         self._until: float | None = None
 
-    def begin(self) -> None:
-        """Begin another turn."""
+    def begin(self, seconds: float = SLICE) -> None:
+        """Begin another turn, with so much time."""
+        self._slice = seconds
         self._until = None
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -36,7 +42,7 @@ class _Backlog(socket.socket):
         while True:
             now = thread_time()
             if self._until is None:
-                self._until = now + SLICE
+                self._until = now + self._slice
             elif now >= self._until:
                 raise BlockingIOError(EWOULDBLOCK, "the others can wait")
             connection, address = super().accept()
@@ -58,15 +64,20 @@ def _has_left(connection: socket.socket) -> bool:
 def take_all(port: Any) -> None:
     """Let a listening `port` of Twisted's take as many connections in a turn of the reactor as there is time for.
 
-    By itself it takes hardly more of them than in the turn before, few though these were.
+    By itself it takes hardly more of them than in the turn before, few though these were. And those who wait when it
+    closes are taken before: the system would reset their connections, and with them what they have asked already.
     """
     backlog = port.socket = _Backlog(port.socket)
     port.fileno = backlog.fileno
-    read = port.doRead
+    read, close = port.doRead, port.connectionLost
 
-    def take() -> None:
+    def take(seconds: float = SLICE) -> None:
         port.numberAccepts = _ALL
-        backlog.begin()
+        backlog.begin(seconds)
         read()
 
-    port.doRead = take
+    def take_rest(reason: Failure) -> None:
+        take(LAST)
+        close(reason)
+
+    port.doRead, port.connectionLost = take, take_rest

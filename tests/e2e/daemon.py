@@ -24,6 +24,8 @@ TWISTD = [str(BIN / "twistd"), "--nodaemon", "--pidfile=", "lxdsched"]
 LXDSCHED = str(BIN / "lxdsched")
 TOLD_TO_END = -signal.SIGTERM
 """The exit status of a daemon that stopped cleanly: twistd stops, then ends by the signal that it was sent."""
+FAULTY = 78
+"""The exit status of a daemon whose configuration has faults: sysexits' EX_CONFIG."""
 PATIENCE = 60.0
 """Seconds for a program to start or to end, on a machine that is busy with other things."""
 
@@ -31,6 +33,11 @@ PATIENCE = 60.0
 def clean_environment(**more: str) -> dict[str, str]:
     """Return this process's environment without any setting of ours."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LXD")} | more
+
+
+def faulty(command: Sequence[str]) -> int:
+    """Return the exit status of a program of ours that does not like its configuration."""
+    return 1 if command[0] == LXDSCHED else FAULTY
 
 
 def free_port() -> int:

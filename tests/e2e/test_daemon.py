@@ -24,6 +24,7 @@ from tests.e2e.daemon import (
     Daemon,
     clean_environment,
     daemon,
+    faulty,
     free_port,
     run,
     wait_for_port,
@@ -49,12 +50,12 @@ def served(hosts: list[dict[str, Any]]) -> Iterator[Daemon]:
         yield running
 
 
-def failed(command: list[str], **environment: str) -> str:
-    """Run something that cannot start; return what it says on standard error."""
+def failed(command: list[str], status: int | None = None, /, **environment: str) -> str:
+    """Run something that cannot start, because of its configuration without a `status`; return what it says of it."""
     done = subprocess.run(
         command, env=clean_environment(**environment), capture_output=True, text=True, check=False, timeout=PATIENCE
     )
-    assert done.returncode == 1
+    assert done.returncode == (faulty(command) if status is None else status)
     assert "Traceback" not in done.stderr + done.stdout
     return done.stderr
 
@@ -184,7 +185,7 @@ def test_every_fault_of_the_configuration_is_said_at_once(tmp_path: Path) -> Non
 
 def test_a_log_that_cannot_be_written_is_said_and_it_ends(hosts: list[dict[str, Any]]) -> None:
     command = [*TWISTD[:-1], "--logfile=/nowhere/lxdsched.log", "lxdsched"]
-    said = failed(command, LXD_MULTI_HOSTS=json.dumps(hosts))
+    said = failed(command, 1, LXD_MULTI_HOSTS=json.dumps(hosts))
     assert "its log cannot be written: /nowhere/lxdsched.log: No such file or directory" in said
 
 

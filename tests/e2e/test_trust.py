@@ -17,7 +17,18 @@ from typing import Any
 import pytest
 
 from lxdsched.sandbox.certs import KeyPair, make_certificate
-from tests.e2e.daemon import LXDSCHED, PATIENCE, TOLD_TO_END, TWISTD, Daemon, clean_environment, daemon, free_port, run
+from tests.e2e.daemon import (
+    LXDSCHED,
+    PATIENCE,
+    TOLD_TO_END,
+    TWISTD,
+    Daemon,
+    clean_environment,
+    daemon,
+    faulty,
+    free_port,
+    run,
+)
 
 NOW = datetime.now(UTC)
 PAIRS = {name: make_certificate("node-1", now=NOW) for name in ("old", "new")}
@@ -199,7 +210,7 @@ def test_a_directory_that_cannot_be_used_keeps_the_daemon_from_starting(site: Si
     site.file.write_bytes(site.file.read_bytes()[:-5])
     for command in (TWISTD, [LXDSCHED, "check"]):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        assert done.returncode == 1
+        assert done.returncode == faulty(command)
         assert f"LXD_MULTI_SCHEDULER_STATE_DIRECTORY: {site.file}: is damaged" in done.stderr
         assert "Traceback" not in done.stderr
 

@@ -13,12 +13,16 @@ from unittest.mock import Mock
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.tcp import Port
 from twisted.internet.unix import Port as UnixPort
+from twisted.python.failure import Failure
 
 from lxdsched.listener import backlog
-from lxdsched.listener.backlog import BACKLOG, SLICE, take_all
+from lxdsched.listener.backlog import BACKLOG, LAST, SLICE, take_all
 from lxdsched.listener.crowd import Crowd
 from lxdsched.listener.ports import Door
 from lxdsched.listener.settings import Bounds
@@ -157,6 +161,37 @@ def test_each_turn_takes_at_least_one(scene: Scene, pace: list[float]) -> None:
     for _ in range(3):
         scene.connect()
     assert [scene.turn() for _ in range(4)] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("step", "taken"), [(SLICE * 0.9, 20), (LAST * 0.3, 4)])
+def test_who_waits_when_a_port_closes_is_taken_as_far_as_there_is_time(
+    scene: Scene, pace: list[float], step: float, taken: int
+) -> None:
+    pace[0] = step
+    for _ in range(20):
+        scene.connect()
+    scene.port.disconnecting = True
+    scene.port.connectionLost(Failure(ConnectionDone()))
+    assert len(scene.guests.came) == taken
+    assert scene.port.fileno() == -1
+    for protocol in scene.guests.came:
+        scene.stack.callback(protocol.transport.socket.close)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_waits_at_a_door_that_closes_still_comes_in(stack: ExitStack) -> None:
+    reactor: Any = the_reactor()
+    guests = Guests()
+    crowd, turns = Crowd(Bounds(), reactor.seconds), Turns(reactor, thread_time)
+    door = Door(reactor, "tcp:0:interface=127.0.0.1", guests, crowd=crowd, turns=turns, tls=None)
+    door.open()
+    port = door.port
+    closed = Deferred.fromCoroutine(door.close())
+    stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+    await closed
+    assert len(guests.came) == 1
+    guests.came[0].transport.abortConnection()
+    await deferLater(reactor, 0)
 
 
 @pytest.mark.parametrize(
