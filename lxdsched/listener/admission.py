@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as Connected
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from lxdsched.alarm import alarm
 from lxdsched.listener.crowd import Crowd, Guest, peer_address
 from lxdsched.listener.turns import Turns
 
@@ -28,6 +30,8 @@ _PIECE = 4096
 """Bytes that are read in a turn."""
 _CREDENTIALS = struct.Struct("3i")
 """Linux' `struct ucred`: process, user, group."""
+_LETTING_IN = 2.0
+"""Seconds within which all are let in who wait when we stop listening."""
 _QUIET = 10.0
 """Seconds between two lines of the log about clients that were turned away."""
 
@@ -73,6 +77,8 @@ class Admission(Factory):
         self._cost = 1.0 + _HANDSHAKES if secure else 1.0
         self._said_at = -_QUIET
         self._said = 0
+        self._outside: set[_Passage] = set()
+        self._emptied: Deferred[None] | None = None
 
     def doStart(self) -> None:  # noqa: N802  # Twisted's name
         """Start what is within."""
@@ -92,6 +98,30 @@ class Admission(Factory):
         if self.crowd.turned_away.total() > self._said:
             self._tell(host)
         return cast(IProtocol, _Passage(self, addr, peer)) if admitted else None
+
+    async def let_in(self) -> None:
+        """Let all in who wait, now that nobody comes any more: what they have asked is not to be lost with them."""
+        for passage in list(self._outside):
+            passage.enter_soon()
+        if self._outside:
+            emptied = self._emptied = Deferred[None]()
+            with alarm(self.reactor, _LETTING_IN, self._let_go):
+                await emptied
+
+    def waits(self, passage: _Passage) -> None:
+        """Take note of one who has to wait until it is let in."""
+        self._outside.add(passage)
+
+    def waits_no_more(self, passage: _Passage) -> None:
+        """Take note of one who is in, or gone."""
+        self._outside.discard(passage)
+        if not self._outside:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        emptied, self._emptied = self._emptied, None
+        if emptied is not None:
+            emptied.callback(None)
 
     def broken(self) -> None:
         """Log a failure of ours to let a client in, or to read what it has sent."""
@@ -138,6 +168,7 @@ class _Passage(Connected):
         crowd = self._admission.crowd
         self.transport.bufferSize = _RECEIVED
         self._guest = crowd.join(self._peer, self._drop)
+        self._admission.waits(self)
         self._who = self._peer or _user(self.transport)
         if wait := crowd.patience(self._guest):
             self._pause()
@@ -149,6 +180,7 @@ class _Passage(Connected):
         """Wait no more."""
         self._gone = True
         self._unread = b""
+        self._admission.waits_no_more(self)
         if self._waiting is not None:
             self._waiting.cancel()
         if self._guest is not None:
@@ -181,6 +213,11 @@ class _Passage(Connected):
         else:
             self._resume()
 
+    def enter_soon(self) -> None:
+        """Wait for our turn alone, and not until the peer may ask again."""
+        if self._waiting is not None:
+            self._waiting.reset(0)
+
     def _queue(self) -> None:
         self._waiting = None
         self._ask(self._enter)
@@ -195,6 +232,7 @@ class _Passage(Connected):
             self._within = within
             within.makeConnection(self.transport)
         self._read_on()
+        self._admission.waits_no_more(self)
 
     def _ask(self, what: Callable[[], None]) -> None:
         caller = "" if self._guest is None else self._guest.caller

@@ -56,10 +56,11 @@ class Door:
             self._port = _listen(self._reactor, self._endpoint, self._factory)
 
     async def close(self) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more but those who have come already."""
         if self._port is not None:
             port, self._port = self._port, None
             await maybeDeferred(port.stopListening)
+            await self._factory.let_in()
 
     @property
     def port(self) -> int:

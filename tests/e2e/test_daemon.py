@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import select
 import shlex
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -273,3 +275,17 @@ def test_the_plugin_brings_nothing_of_the_application_with_it() -> None:
         [python, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE, cwd="/"
     )
     assert done.stdout == "False False\n"
+
+
+def test_who_has_to_wait_at_the_door_when_the_daemon_stops_is_answered(hosts: list[dict[str, Any]]) -> None:
+    with daemon(hosts, "--max-rate-per-peer=1") as running, ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), PATIENCE)) for _ in range(2)
+        ]
+        for client in clients:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+        # Whoever came first is answered by now, and with that the address may ask no more for seconds.
+        select.select(clients, [], [], PATIENCE)
+        running.running.process.send_signal(signal.SIGTERM)
+        for client in clients:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -254,3 +255,56 @@ def test_the_users_of_a_unix_socket_are_told_from_each_other() -> None:
         transport.socket = ours  # type: ignore[attr-defined]
         passage.makeConnection(transport)
     assert scene.came[0].peer == f"user {os.geteuid()}"
+
+
+def test_who_waits_for_its_turn_when_we_stop_is_let_in_before_we_go() -> None:
+    scene = Scene()
+    scene.busy()
+    other = Client(scene, "192.0.2.1")
+    other.send(b"hello")
+    assert other.within is None
+    stopping = Deferred.fromCoroutine(scene.admission.let_in())
+    assert not stopping.called
+    for _ in range(10):
+        scene.turn()
+    assert stopping.called
+    assert other.within is not None
+    assert other.within.said == b"hello"
+
+
+def test_who_has_to_wait_since_it_asks_too_often_is_let_in_before_we_go() -> None:
+    scene = Scene(rate_per_peer=1)
+    first, second = Client(scene, "192.0.2.1"), Client(scene, "192.0.2.1")
+    assert (first.within is None, second.within is None) == (False, True)
+    scene.turn()
+    assert second.within is None
+    stopping = Deferred.fromCoroutine(scene.admission.let_in())
+    scene.turn()
+    assert second.within is not None
+    assert stopping.called
+    assert second.heard
+
+
+def test_nobody_is_waited_for_who_is_in_or_has_left() -> None:
+    scene = Scene(rate_per_peer=1)
+    assert Deferred.fromCoroutine(scene.admission.let_in()).called
+    Client(scene, "192.0.2.1")
+    assert Deferred.fromCoroutine(scene.admission.let_in()).called
+    gone = Client(scene, "192.0.2.1")
+    stopping = Deferred.fromCoroutine(scene.admission.let_in())
+    gone.leave()
+    assert stopping.called
+    assert not [call for call in scene.reactor.calls if call.getTime() > 0]
+
+
+def test_we_do_not_wait_for_ever_for_those_who_come_in_when_we_stop() -> None:
+    scene = Scene()
+    scene.busy()
+    Client(scene, "192.0.2.1")
+    stopping = Deferred.fromCoroutine(scene.admission.let_in())
+    (late,) = [call for call in scene.reactor.calls if call.getTime() > 0]
+    scene.reactor.rightNow = late.getTime()
+    scene.reactor.calls.remove(late)
+    late.called = 1
+    late.func()
+    assert stopping.called
