@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import getpid
 from random import Random, SystemRandom
@@ -280,20 +280,6 @@ class HostMaker:
         if known is None:
             known = self._first_uses[settings.url] = FirstUse(partial(_advise, settings.host))
         return known
-
-
-def build_fleet(
-    hosts: Iterable[HostSettings],
-    patience: Patience,
-    counting: Counting,
-    reactor: Reactor,
-    random: Random,
-    *,
-    keeper: Keeper | None = None,
-) -> Fleet:
-    """Put a fleet together."""
-    make = HostMaker(patience, counting, reactor, random, keeper=keeper)
-    return Fleet(map(make, hosts), reactor, patience.question)
 
 
 def _advise(host: str, fingerprint: str) -> None:

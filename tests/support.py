@@ -16,7 +16,7 @@ from lxdsched.ledger.memory import MemoryLedger
 from lxdsched.model import Demand, Placement, Refusal, Resources, State, View
 from lxdsched.sandbox.certs import KeyPair
 from lxdsched.scheduler import Scheduler
-from lxdsched.service import Reactor, build_fleet
+from lxdsched.service import HostMaker, Reactor
 from lxdsched.strategies import BUILT_IN
 from lxdsched.tls import Identity, Pinned, Trust
 from lxdsched.trust.keeper import Keeper
@@ -63,7 +63,8 @@ async def running_fleet(
     keeper: Keeper | None = None,
 ) -> AsyncIterator[Fleet]:
     """Run a fleet of these hosts, and leave nothing of it behind."""
-    fleet = build_fleet(hosts, patience, counting or Counting(), the_reactor(), Random(1), keeper=keeper)
+    make = HostMaker(patience, counting or Counting(), the_reactor(), Random(1), keeper=keeper)
+    fleet = Fleet(map(make, hosts), the_reactor(), patience.question)
     if keeper is not None:
         keeper.start()
     fleet.start()

@@ -65,18 +65,17 @@ class JournalObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Hand over the event."""
-        if self._lost and self._send(_entry("WARN", f"{self._lost} events before this one are lost", {})):
+        if self._lost and self._send("WARN", f"{self._lost} events before this one are lost", {}):
             self._lost = 0
-        level, message = logs.level(event), logs.told(event)
-        if not self._send(_entry(level, message, logs.fields(event)), or_else=_entry(level, message, {})):
+        if not self._send(logs.level(event), logs.told(event), logs.fields(event)):
             self._lost += 1
 
-    def _send(self, entry: bytes, or_else: bytes | None = None) -> bool:
+    def _send(self, level: str, message: str, fields: Mapping[str, object]) -> bool:
         try:
-            self._socket.sendto(entry, self._path)
+            self._socket.sendto(_entry(level, message, fields), self._path)
         except OSError as error:
             # More than a datagram can have is seldom: the fields of one event, each as long as it may be.
-            return error.errno == EMSGSIZE and or_else is not None and self._send(or_else)
+            return error.errno == EMSGSIZE and bool(fields) and self._send(level, message, {})
         return True
 
 

@@ -47,8 +47,7 @@ class Standing:
 
     def start(self) -> None:
         """Begin to tell."""
-        self._tell()
-        self._next = self._clock.callLater(self._pause, self._beat)
+        self._beat()
 
     def reload(self, what: Callable[[], None]) -> None:
         """Tell that things are read again, do that, and tell that it is done."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from lxdsched.sandbox.certs import make_certificate
-from tests.e2e.daemon import PATIENCE, TWISTD, Daemon, clean_environment, free_port, run, wait_for_port
+from tests.e2e.daemon import TWISTD, Daemon, clean_environment, free_port, run, wait_for_port
 from tests.e2e.replicas import Fleet, simulated
 
 
@@ -37,25 +36,13 @@ class Scene:
         assert status == 200
         return {each["host"]: each for each in answer["hosts"]}
 
-    def until(self, names: Sequence[str]) -> dict[str, Any]:
+    def until(self, names: Sequence[str]) -> None:
         """Wait until these hosts are there and answer."""
-        found: dict[str, Any] = {}
 
-        def there() -> bool:
-            found.clear()
-            found.update(self.hosts())
-            return list(found) == list(names) and {each["state"] for each in found.values()} <= {"live", "polled"}
+        def found() -> list[tuple[str, bool]]:
+            return [(host, shown["state"] in {"live", "polled"}) for host, shown in self.hosts().items()]
 
-        eventually(there)
-        return found
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+        self.daemon.soon(found, [(name, True) for name in names])
 
 
 def written(hosts: Sequence[Mapping[str, Any]], **settings: object) -> str:
@@ -100,14 +87,14 @@ def test_hosts_come_change_and_go_while_the_daemon_answers(fleet: Fleet, tmp_pat
 
         said = scene.reload(written([{**first, "over_commit_percent": 400}, third]), "new and")
         assert "hosts: 2, of which 0 new and 1 changed; 1 gone" in said
-        found = scene.until([first["host"], third["host"]])
-        eventually(lambda: scene.daemon.would_choose(20) == first["host"])
+        scene.until([first["host"], third["host"]])
+        scene.daemon.soon(lambda: scene.daemon.would_choose(20), first["host"])
         status, answer = scene.daemon.schedule(20)
         assert (status, answer["host"]) == (200, first["host"])
         assert "reservation" in answer
         reservations = scene.daemon.ask("GET", "/reservations")[1]["reservations"]
         assert {each["host"] for each in reservations} == {first["host"], third["host"]}
-        assert second["host"] not in found
+        assert second["host"] not in scene.hosts()
 
         said = scene.reload(scene.file.read_text(), "new and")
         assert "hosts: 2, of which 0 new and 0 changed; 0 gone" in said
@@ -119,7 +106,7 @@ def test_another_certificate_of_ours_is_taken_over_and_its_end_is_watched(fleet:
         renewed = {**fleet.hosts[0], "client_cert": str(certificate), "client_key": str(key)}
         scene.reload(written([renewed]), "new and")
         # The host does not know this one.
-        eventually(lambda: scene.hosts()[fleet.names[0]]["state"] == "untrusted")
+        scene.daemon.soon(lambda: scene.hosts()[fleet.names[0]]["state"], "untrusted")
         shown = scene.daemon.ask("GET", "/hosts")[1]["certificates"]
         assert [each["file"] for each in shown] == [str(certificate)]
 

@@ -16,7 +16,7 @@ from lxdsched.fleet.fleet import Fleet
 from lxdsched.fleet.settings import Counting, Patience
 from lxdsched.model import State
 from lxdsched.sandbox.certs import KeyPair
-from lxdsched.service import build_fleet
+from lxdsched.service import HostMaker
 from tests.support import host_settings, pinned
 
 
@@ -42,7 +42,8 @@ def make_fleet(reactor: MemoryReactorClock, pair: KeyPair) -> Iterator[MakeFleet
 
     def make(count: int) -> Fleet:
         settings = [host_settings(f"https://192.0.2.{number}:8443", pair, pinned("0" * 64)) for number in range(count)]
-        fleets.append(fleet := build_fleet(settings, Patience(), Counting(), reactor, Random(1)))  # type: ignore[arg-type]
+        maker = HostMaker(Patience(), Counting(), reactor, Random(1))  # type: ignore[arg-type]
+        fleets.append(fleet := Fleet(map(maker, settings), reactor, Patience().question))
         return fleet
 
     yield make
